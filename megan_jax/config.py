@@ -256,7 +256,6 @@ def hypernet_config(config: ConfigDict) -> HypernetConfig:
         init=h.init,
         condition_norm=h.condition_norm,
         condition_length=h.condition_length,
-        mask_condition_padding=not compat.attend_condition_padding,
         divided_activation=compat.divided_activation,
         freeze_layer_embeddings=compat.freeze_layer_embeddings,
         penalty=h.penalty,

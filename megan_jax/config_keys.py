@@ -113,7 +113,7 @@ _TOKENIZER = {
     "chat_template": Key(
         "auto", "auto: the tokenizer's own; llama3, llama2, chatml, or the path of a Jinja2 file"
     ),
-    "date": Key("26 Jul 2024", "the date that chat templates print"),
+    "date": Key("2024-07-26", "the date that chat templates print, ISO"),
 }
 
 _TRAIN = {

@@ -155,14 +155,11 @@ def decode(
     tokens = np.zeros((len(prompts), width), np.int32)
     condition_tokens = np.zeros((len(prompts), condition_length), np.int32)
     condition_ids = np.zeros((len(prompts), condition_length), np.int32)
-    padded = model.hypernet_config is not None and not model.hypernet_config.mask_condition_padding
     for row, (prompt, condition) in enumerate(zip(prompts, conditions, strict=True)):
         tokens[row, : len(prompt)] = prompt
         if condition is not None:
             condition_tokens[row, : len(condition)] = condition
-            # The reference evaluates with unpadded conditions; where padding is attended, rows
-            # of one batch must therefore agree in length, and `condition_length` says which.
-            condition_ids[row, : condition_length if padded else len(condition)] = 1
+            condition_ids[row, : len(condition)] = 1
     new = _decode(
         model,
         params,

@@ -31,7 +31,6 @@ class HypernetConfig:
       init: `fan_in` or `reference` (Normal(0, 0.02), Xavier in the attention, as the reference).
       condition_norm: `rms` scales every condition embedding to unit RMS, `none` leaves it.
       condition_length: C, tokens of a condition in training and evaluation; the rest is cut.
-      mask_condition_padding: whether padding of a condition is left out of the attention.
       divided_activation: compute `silu((1+β)g)/(1+β)`, as the reference does, in place of
         `g·σ((1+β)g)`; the same function in exact arithmetic.
       freeze_layer_embeddings: leave the layer embeddings out of the trainable parameters.
@@ -49,7 +48,6 @@ class HypernetConfig:
     init: str = "fan_in"
     condition_norm: str = "rms"
     condition_length: int = 64
-    mask_condition_padding: bool = True
     divided_activation: bool = False
     freeze_layer_embeddings: bool = False
     penalty: str = "none"
@@ -99,8 +97,8 @@ class HypernetConfig:
     def from_reference(cls, fields: Mapping[str, Any], **overrides: Any) -> HypernetConfig:
         """Reads the `meta_swishglu_*` keys of a reference checkpoint.
 
-        The conventions of the reference are switched on: unmasked conditions, plain embeddings,
-        the divided activation, frozen layer embeddings, the summed L1 penalty over padding.
+        The conventions of the reference are switched on: plain embeddings, the divided activation,
+        frozen layer embeddings, the summed L1 penalty over padding.
 
         Args:
           fields: the checkpoint's config.json.
@@ -129,7 +127,6 @@ class HypernetConfig:
             beta_layers=int(fields.get(f"{prefix}beta_num_layer", 1)),
             init="reference",
             condition_norm="none",
-            mask_condition_padding=False,
             divided_activation=True,
             freeze_layer_embeddings=True,
             penalty="l1" if weight else "none",

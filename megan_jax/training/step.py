@@ -91,7 +91,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
         metrics = {
             **metrics,
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": rate(state.step),
             "labels": total.labels,
             "tokens": jnp.sum(batch.segment_ids > 0).astype(jnp.float32),

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from megan_jax.convert.names import hyper_table, stored_tensors, target_table
+from megan_jax.models.model import Model
 
 COMMITTED = Path(__file__).parent / "cases"
 
@@ -23,6 +27,12 @@ def model_cases() -> list[Path]:
     return sorted(
         path.parent for path in root.glob("*/golden.npz") if path.parent.name != "training"
     )
+
+
+def reference_tensors(model: Model, params: dict) -> dict[str, np.ndarray]:
+    """A parameter tree, or a gradient of its shape, under the reference's names."""
+    table = [*target_table(model.config), *hyper_table(model.config, model.hypernet_config)]
+    return {tensor.name: tensor.read() for tensor in stored_tensors(table, params)}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

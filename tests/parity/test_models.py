@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -11,12 +12,11 @@ import numpy as np
 import pytest
 
 from megan_jax.convert import load
-from megan_jax.convert.names import to_reference_names
 from megan_jax.data.batch import Batch
 from megan_jax.evaluation.decoding import decode
 from megan_jax.models.model import Model
 from megan_jax.training.loss import loss_fn, totals
-from tests.parity.conftest import cases_root, model_cases
+from tests.parity.conftest import cases_root, model_cases, reference_tensors
 
 # Bounds of the comparison in float32 on CPU.
 LOGITS, LOGITS_DIVIDED, LOSS, BETA, GRADIENT, GRADIENT_FLOOR = 5e-5, 1e-4, 1e-6, 1e-5, 1e-4, 1e-7
@@ -55,8 +55,6 @@ def test_there_are_cases():
 @pytest.mark.parametrize("divided", [True, False], ids=["divided", "product"])
 def test_logits_and_beta(case: Path, divided: bool):
     model, params, golden = loaded(case)
-    import dataclasses
-
     config = dataclasses.replace(model.hypernet_config, divided_activation=divided)
     model = Model(model.config, config)
     out = jax.jit(functools.partial(model.apply, return_beta=True))(
@@ -80,7 +78,7 @@ def test_loss_and_gradients(case: Path):
     loss, grads = gradient(params)
     assert abs(float(loss) / float(golden["loss"]) - 1) < LOSS
     recorded = {k.removeprefix("grad:"): v for k, v in golden.items() if k.startswith("grad:")}
-    ours = to_reference_names(model.config, model.hypernet_config, jax.tree.map(np.asarray, grads))
+    ours = reference_tensors(model, jax.tree.map(np.asarray, grads))
     assert sorted(ours) == sorted(recorded)
     total = np.sqrt(sum(float(np.sum(np.square(v, dtype=np.float64))) for v in recorded.values()))
     for name, theirs in recorded.items():

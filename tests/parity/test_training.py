@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from megan_jax.convert import load
-from megan_jax.convert.names import to_reference_names
 from megan_jax.models.model import Model
 from megan_jax.training.optimizer import adamw, learning_rate
 from megan_jax.training.step import State, make_train_step
 from megan_jax.training.trainable import join, split
+from tests.parity.conftest import reference_tensors
 from tests.parity.test_models import recorded_batch
 
 LOSS, RATE, NORM, FINAL = 1e-5, 1e-8, 1e-4, 2e-4
@@ -36,7 +36,7 @@ def test_twenty_steps(part):
         assert abs(float(metrics["grad_norm"]) / golden["grad_norm"][i] - 1) < NORM, f"step {i}"
     finals = {k.removeprefix("final:"): v for k, v in golden.items() if k.startswith("final:")}
     params = jax.tree.map(np.asarray, join(frozen, state.trainable))
-    ours = to_reference_names(model.config, model.hypernet_config, params)
+    ours = reference_tensors(model, params)
     assert finals
     for name, theirs in finals.items():
         off = np.linalg.norm((ours[name] - theirs).ravel()) / np.linalg.norm(theirs.ravel())

@@ -1,0 +1,97 @@
+"""Short answers, generated greedily and compared with the right ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from megan_jax.data.chat import stop_ids
+from megan_jax.data.evaluation_rows import NONE, condition_donors
+from megan_jax.data.example import Example
+from megan_jax.data.experiment import chat_template, condition_length, encode
+from megan_jax.data.table import ListTable
+from megan_jax.data.tokenizers import Tokenizer
+from megan_jax.evaluation.choice import score_choice
+from megan_jax.evaluation.decoding import decode
+from megan_jax.evaluation.results import Accuracy
+from megan_jax.models.model import Model, Params
+
+# Conditions under which answers are generated; the base model has none.
+KINDS = ("matched", "mismatched", "base")
+
+
+def has_answer(example: Example) -> bool:
+    """Whether the response can be checked word for word: an option, or a task's solution."""
+    return bool(example.options) or example.condition_type == "task"
+
+
+def generate_answers(
+    model: Model,
+    params: Params,
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    config: ConfigDict,
+    kinds: Sequence[str] = KINDS,
+) -> dict[str, list[str | None]]:
+    """Greedy answers of at most `eval.answer_tokens` tokens under each kind of condition.
+
+    Returns:
+      A text per example; None where there is no mismatched condition.
+    """
+    prompts = list(encode(examples, tokenizer, config, training=False, prompt_only=True))
+    length = condition_length(config)
+    index = ListTable(prompts, length).index
+    stops = stop_ids(tokenizer, chat_template(config), config.tokenizer.date)
+    answers: dict[str, list[str | None]] = {}
+    for kind in kinds:
+        donors = condition_donors(index, "none" if kind == "base" else kind, config.seed)
+        texts: list[str | None] = [None] * len(prompts)
+        wanted = [i for i in range(len(prompts)) if kind == "base" or donors[i] != NONE]
+        # Prompts of similar length share a program and waste little padding.
+        wanted.sort(key=lambda i: len(prompts[i].tokens))
+        size = config.eval.batch_size
+        for start in range(0, len(wanted), size):
+            part = wanted[start : start + size]
+            # The last batch is filled up, so that it has the shape of the others.
+            rows = part + [part[-1]] * (size - len(part))
+            conditions = [
+                None if donors[i] == NONE else prompts[int(donors[i])].conditions[0] for i in rows
+            ]
+            new = decode(
+                model,
+                params,
+                [prompts[i].tokens for i in rows],
+                conditions,
+                max_new_tokens=config.eval.answer_tokens,
+                stop_tokens=stops,
+                condition_length=length,
+            )
+            for i, ids in zip(part, new, strict=False):
+                texts[i] = tokenizer.decode(ids).strip()
+        answers[kind] = texts
+    return answers
+
+
+def accuracy(
+    examples: Sequence[Example], answers: dict[str, list[str | None]], mode: str
+) -> Accuracy:
+    """Shares of right answers over the examples that have one under every kind."""
+    usable = [i for i in range(len(examples)) if all(texts[i] is not None for texts in answers.values())]
+
+    def share(kind: str) -> float | None:
+        if kind not in answers or not usable:
+            return None
+        return float(
+            np.mean(
+                score_choice(
+                    [answers[kind][i] or "" for i in usable],
+                    [examples[i].messages[-1].content for i in usable],
+                    mode=mode,
+                    options=[examples[i].options for i in usable],
+                )
+            )
+        )
+
+    return Accuracy(share("matched") or 0.0, share("mismatched"), share("base"), len(usable))

@@ -1,0 +1,161 @@
+"""Evaluates a model on groups of examples: losses under conditions, answers, one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from megan_jax.data.batch import Batch
+from megan_jax.data.example import Example
+from megan_jax.data.experiment import evaluation_source, read_examples
+from megan_jax.data.tokenizers import Tokenizer
+from megan_jax.evaluation.answers import accuracy, generate_answers, has_answer
+from megan_jax.evaluation.response_loss import response_losses
+from megan_jax.evaluation.results import ExampleLosses, ResultRow, result_rows
+from megan_jax.models.model import Model, Params
+
+# What the suite's splits are called in tables.
+SPLIT_NAMES = {
+    "seen_validation": "seen",
+    "seen_test": "seen",
+    "unseen_test": "unseen",
+    "train": "train",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+      rows: the table.
+      groups: the losses of every example behind it.
+      tokens: tokens that the model read, generation included.
+      dropped: examples that were left out because they do not fit a row.
+    """
+
+    rows: list[ResultRow]
+    groups: list[ExampleLosses]
+    tokens: int
+    dropped: int
+
+
+def evaluate_model(
+    model: Model,
+    params: Params,
+    base_params: Params | None,
+    tokenizer: Tokenizer,
+    config: ConfigDict,
+    splits: Mapping[str, Sequence[Example]],
+    *,
+    put: Callable[[Batch], Batch] = lambda batch: batch,
+    answers: bool = True,
+    on_tokens: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Measures a model on one or several splits.
+
+    Args:
+      model, params: what is measured.
+      base_params: the base model's parameters if training changed the target network; None if
+        not, when the model without a condition *is* the base model.
+      tokenizer, config: how examples become tokens; `eval.*` says what is measured.
+      splits: name (`seen`, `unseen`, …) and examples.
+      put: places a batch on the device mesh.
+      answers: also generate short answers where examples have them.
+      on_tokens: called with the number of tokens of each batch.
+    """
+    conditions = [mode for mode in config.eval.modes if mode != "matched"]
+    if model.hypernet is None:
+        conditions = []
+    groups, read, dropped = [], 0, 0
+    for split, examples in splits.items():
+        source = evaluation_source(examples, tokenizer, config, config.eval.batch_size)
+        dropped += len(examples) - len(source.admission.numbers)
+        wanted = list(dict.fromkeys(["matched", *conditions, "none"]))
+        if len(source.unmatchable) == len(source.admission.numbers):
+            wanted.remove("mismatched") if "mismatched" in wanted else None
+        if model.hypernet is None:
+            wanted = ["none"]
+        losses = response_losses(model, params, source, wanted, put, on_tokens)
+        read += sum(part.processed for part in losses.values())
+        base = losses["none"]
+        if base_params is not None:
+            plain = Model(model.config, None, model.precision)
+            base = response_losses(plain, base_params, source, ["none"], put, on_tokens)["none"]
+            read += base.processed
+        matched = losses.get("matched", losses["none"])
+        types = dict.fromkeys(example.condition_type for example in examples)
+        for condition_type in types:
+            members = np.array(
+                [
+                    i
+                    for i, example in enumerate(examples)
+                    if example.condition_type == condition_type and matched.tokens[i] > 0
+                ],
+                np.int64,
+            )
+            other = losses.get("mismatched", losses.get("shuffled"))
+            if other is not None:
+                # Only pairs are compared: an example without another condition leaves all rows.
+                members = members[other.tokens[members] > 0]
+            if len(members) == 0:
+                continue
+            checked = [examples[i] for i in members if has_answer(examples[i])]
+            limit = config.eval.answer_limit
+            found = None
+            if answers and checked:
+                checked = checked[:limit] if limit else checked
+                kinds = ("matched", "mismatched", "base") if model.hypernet else ("base",)
+                texts = generate_answers(model, params, checked, tokenizer, config, kinds)
+                if "matched" not in texts:
+                    texts["matched"] = texts["base"]
+                found = accuracy(checked, texts, config.eval.choice_mode)
+            groups.append(
+                ExampleLosses(
+                    condition_type=condition_type,
+                    split=split,
+                    tokens=matched.tokens[members],
+                    base=base.nll[members],
+                    matched=matched.nll[members],
+                    mismatched=None if other is None else other.nll[members],
+                    none=losses["none"].nll[members],
+                    accuracy=found,
+                )
+            )
+    rows = result_rows(groups, seed=config.seed, resamples=config.eval.resamples)
+    return Evaluation(rows, groups, read, dropped)
+
+
+def suite_splits(config: ConfigDict, sources: Sequence[str] = ()) -> dict[str, list[Example]]:
+    """Reads the splits that a configuration evaluates on.
+
+    Args:
+      config: `eval.splits` and `eval.limit_per_type` are used.
+      sources: `suite:SPLIT` or JSONL paths to use instead.
+    """
+    wanted = sources or [f"suite:{split}" for split in config.eval.splits]
+    splits: dict[str, list[Example]] = {}
+    for source in wanted:
+        name = source.partition(":")[2] if source.startswith("suite:") else source
+        name = SPLIT_NAMES.get(name, name)
+        found = read_examples([source], config, limit_per_type=config.eval.limit_per_type)
+        splits.setdefault(name, []).extend(found)
+    return splits
+
+
+def terminal_meter(total: str, stream=sys.stderr) -> Callable[[int], None]:
+    """Counts evaluated tokens on a terminal; silent elsewhere."""
+    seen = 0
+
+    def update(tokens: int) -> None:
+        nonlocal seen
+        seen += tokens
+        if stream.isatty():
+            stream.write(f"\r{total}: {seen:,} tokens")
+            stream.flush()
+
+    return update

@@ -1,0 +1,104 @@
+"""The table of evaluation results on a terminal, and the same as plain text elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from megan_jax.evaluation.results import POOLED, ResultRow, finding, perplexity, signed
+
+COLUMNS = (
+    "condition", "split", "n", "tokens", "base", "matched", "mismatched", "none",
+    "ppl", "matched \u2212 mismatched", "accuracy", "verdict",
+)  # fmt: skip
+_LEFT = {"condition", "split", "verdict"}
+
+
+def _number(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "\u2013" if value is None else f"{100 * value:.0f}"
+
+
+def cells(row: ResultRow) -> tuple[str, ...]:
+    """The texts of one row, in the order of `COLUMNS`; accuracy is matched/mismatched/base in %."""
+    interval, accuracy = row.difference, row.accuracy
+    shares = (
+        "\u2013"
+        if accuracy is None
+        else "/".join(_percent(x) for x in (accuracy.matched, accuracy.mismatched, accuracy.base))
+    )
+    return (
+        row.name,
+        row.split,
+        f"{row.examples:,}" + (f" (+{row.failed} failed)" if row.failed else ""),
+        f"{row.tokens:,}",
+        _number(row.base),
+        _number(row.matched),
+        _number(row.mismatched),
+        _number(row.none),
+        f"{perplexity(row.matched):.2f}",
+        "\u2013"
+        if interval is None
+        else f"{signed(interval.mean)} [{signed(interval.low)}, {signed(interval.high)}]",
+        shares,
+        row.verdict(),
+    )
+
+
+def plain_table(rows: Sequence[ResultRow]) -> str:
+    """The results as aligned plain text, the main finding below."""
+    table = [COLUMNS, *map(cells, rows)]
+    widths = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
+    lines = [
+        "  ".join(
+            text.ljust(width) if name in _LEFT else text.rjust(width)
+            for name, text, width in zip(COLUMNS, line, widths, strict=True)
+        ).rstrip()
+        for line in table
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    result = finding(rows)
+    return "\n".join([*lines, "", result.headline, *result.sentences]) + "\n"
+
+
+def print_results(rows: Sequence[ResultRow], file: TextIO | None = None) -> None:
+    """Writes the results to `file` (standard output): a rich table on a terminal, else plain."""
+    file = file or sys.stdout
+    if not file.isatty():
+        encoding = file.encoding or "utf-8"
+        file.write(plain_table(rows).encode(encoding, "replace").decode(encoding))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=file)
+    table = Table(
+        title="Response loss, nats per token (accuracy: matched/mismatched/base, %)",
+        box=box.SIMPLE_HEAD,
+    )
+    for name in COLUMNS:
+        left = name in _LEFT
+        table.add_column(
+            name,
+            justify="left" if left else "right",
+            no_wrap=name not in {"verdict", "matched \u2212 mismatched"},
+        )
+    split = None
+    for row in rows:
+        if split is not None and row.split != split:
+            table.add_section()
+        split = row.split
+        texts = [Text(cell) for cell in cells(row)]
+        texts[-1].stylize("green" if row.holds() else "yellow")
+        table.add_row(*texts, style="bold" if row.condition_type == POOLED else None)
+    console.print(table)
+    result = finding(rows)
+    console.print(Text(result.headline, style="bold"))
+    for sentence in result.sentences:
+        console.print(Text(sentence))

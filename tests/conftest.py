@@ -1,0 +1,23 @@
+"""Every test runs on eight virtual CPU devices; set before anything imports JAX."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+_EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "--xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT_DEVICES}".strip()
+
+# The first example of a test compiles, so that time limits per example only measure XLA.
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+# The same examples in every run: a red CI is red again at home (HYPOTHESIS_PROFILE=ci).
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True, max_examples=50)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
+)
