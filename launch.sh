@@ -56,19 +56,19 @@ usage() {
   cat <<'EOF'
 usage: ./launch.sh [COMMAND [ARGUMENT ...]]
 
-  (no command)    set up, train the quickstart, evaluate it, write its report
-  setup           make or renew the environment, and nothing else
-  train           train a hypernetwork    --config FILE.py --workdir DIR
-  evaluate        measure a run or model  --workdir DIR, or --model PATH
-  generate        answer prompts     --model PATH --condition TEXT --prompt TEXT
-  chat            talk to the quickstart's model, or to another with --model PATH
-  convert         convert weights         --source PATH --target DIR --format NAME
-  data            check a data file       check FILE.jsonl
-  test            lint, types and tests; with arguments: pytest with these
+  (no command)  set up, train the quickstart, evaluate it, write its report
+  setup         make or renew the environment, and nothing else
+  train         train a network  --config FILE.py --workdir DIR
+  evaluate      measure a model  --workdir DIR, or --model PATH
+  generate      answer a prompt  --model PATH --condition TEXT --prompt TEXT
+  chat          talk to the quickstart's model, or to another with --model PATH
+  convert       convert weights  --source PATH --target DIR --format NAME
+  data          check a file     check FILE.jsonl
+  test          lint, types and tests; with arguments: pytest with these
 
 COMMAND --help says more. Environment variables:
   PYTHON             the Python (3.11 or newer) to make the environment with
-  MEGAN_VENV         where the environment lies (default: .venv beside this script)
+  MEGAN_VENV         where the environment lies (default: .venv by this script)
   MEGAN_ACCELERATOR  cpu, cuda12, cuda13 or tpu (default: found by setup)
   MEGAN_CACHE        keeps base model and data (default: ~/.cache/megan_jax)
   MEGAN_DRY_RUN=1    prints what would be run, and changes nothing
@@ -428,14 +428,16 @@ logged() {
   return "$code"
 }
 
+# What pip says of a dead network is about conflicting versions: then only the cause is shown.
 failed_install() {
   local log="$venv/install.log" reason
-  grep -vE '^WARNING|^$' "$log" | tail -n 8 | sed 's/^/  | /' >&2 || true
   if grep -qE 'No space left on device|Errno 28|Disk quota exceeded' "$log"; then
     reason="the disk is full (packages are unpacked in ${TMPDIR:-/tmp}, too). Free some space."
-  elif grep -qE 'NewConnectionError|NameResolutionError|name resolution|Network is unreachable|Connection(Timeout|Reset|Refused)?Error|Connect(ion)? ?[Tt]ime(d )?out|ReadTimeout|ProxyError|SSLError' "$log"; then
-    reason="the package index can't be reached. Check the network, the proxy and pip's settings. docs/install.md says how to install without a network."
+  elif grep -qE 'connection broken by|Could not fetch URL|Network is unreachable' "$log"; then
+    reason="the package index can't be reached. Check the network, the proxy and pip's settings;"
+    reason="$reason docs/install.md says how to install without a network."
   else
+    grep -vE '^WARNING|^$' "$log" | tail -n 8 | sed 's/^/  | /' >&2 || true
     reason="the lines above say why."
   fi
   die "$1 failed: $reason Then run the same command again. The whole log: $log"

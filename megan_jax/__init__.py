@@ -26,7 +26,7 @@ _EXPORTS = {
     "save_pretrained": "megan_jax.pretrained",
 }
 
-__all__ = sorted(_EXPORTS)  # noqa: PLE0605
+__all__ = sorted(_EXPORTS)
 
 
 def __getattr__(name: str) -> Any:

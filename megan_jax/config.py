@@ -8,7 +8,9 @@ single keys on top. `megan_jax.config_keys` documents every key.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,13 +99,7 @@ def _parse(name: str, key: Key, text: str) -> Any:
             return False
         raise UserError(f"--config.{name}={text}: expected true or false.")
     if kind is tuple:
-        if text.strip() in ("", "()", "[]"):
-            return ()
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            value = tuple(part.strip() for part in text.split(","))
-        return tuple(value) if isinstance(value, list | tuple) else (value,)
+        return _parse_tuple(name, key, text.strip())
     try:
         return kind(text)
     except ValueError:
@@ -115,6 +111,21 @@ def _parse(name: str, key: Key, text: str) -> Any:
             return int(number)
         noun = "an integer" if kind is int else "a number"
         raise UserError(f"--config.{name}={text}: expected {noun}.") from None
+
+
+def _parse_tuple(name: str, key: Key, text: str) -> tuple[Any, ...]:
+    members: Any = [part.strip() for part in text.split(",")] if text else []
+    if text[:1] in ("(", "["):
+        # A path or a pattern may begin with a bracket too: then it is what it looks like.
+        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+            members = ast.literal_eval(text)
+            members = members if isinstance(members, list | tuple) else [members]
+    if key.element is str:
+        return tuple(members)
+    try:
+        return tuple(key.element(member) for member in members)
+    except (ValueError, TypeError):
+        raise UserError(f"--config.{name}={text}: expected numbers between commas.") from None
 
 
 def set_key(config: ConfigDict, name: str, text: str) -> None:
@@ -171,7 +182,7 @@ def from_json(fields: Mapping[str, Any], where: str = "run.json") -> ConfigDict:
     """The inverse of `to_json`; keys that it lacks take their defaults.
 
     Raises:
-      UserError: keys that this version does not know.
+      UserError: keys that this version does not know, or values of another type.
     """
     config = get_default()
     keys = all_keys()
@@ -182,7 +193,13 @@ def from_json(fields: Mapping[str, Any], where: str = "run.json") -> ConfigDict:
         place = config
         for section in sections:
             place = place[section]
-        place[leaf] = tuple(value) if isinstance(value, list) else value
+        try:
+            place[leaf] = tuple(value) if isinstance(value, list) else value
+        except TypeError as error:
+            kind = type(keys[name].default).__name__
+            raise UserError(
+                f"{where}: config key {name!r} must be of type {kind}, got {value!r}."
+            ) from error
     return config
 
 
@@ -222,25 +239,36 @@ def validate(config: ConfigDict) -> None:
         )
 
 
+def _is_of(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
+
+
 def _check(name: str, key: Key, value: Any) -> None:
     kind = type(key.default)
-    number = isinstance(value, int) and not isinstance(value, bool) and kind is float
-    if not (isinstance(value, kind) or number) or (kind is int and isinstance(value, bool)):
+    if not _is_of(value, kind):
         raise UserError(
             f"config.{name} must be a {kind.__name__}, got {value!r} ({type(value).__name__})."
         )
     members = value if kind is tuple else (value,)
     for member in members:
+        if kind is tuple and not _is_of(member, key.element):
+            raise UserError(
+                f"config.{name} must hold values of type {key.element.__name__}, got {member!r}."
+            )
         if key.choices and member not in key.choices:
             allowed = ", ".join(repr(choice) for choice in key.choices)
             raise UserError(
                 f"config.{name}: {member!r} is not one of {allowed}."
                 f"{nearest(str(member), [str(choice) for choice in key.choices])}"
             )
-    if key.least is not None and value < key.least:
-        raise UserError(f"config.{name} must be at least {key.least:g}, got {value!r}.")
-    if key.most is not None and value > key.most:
-        raise UserError(f"config.{name} must be at most {key.most:g}, got {value!r}.")
+        if isinstance(member, float) and not math.isfinite(member):
+            raise UserError(f"config.{name} must be finite, got {member!r}.")
+        if key.least is not None and member < key.least:
+            raise UserError(f"config.{name} must be at least {key.least:g}, got {member!r}.")
+        if key.most is not None and member > key.most:
+            raise UserError(f"config.{name} must be at most {key.most:g}, got {member!r}.")
 
 
 def hypernet_config(config: ConfigDict) -> HypernetConfig:

@@ -20,7 +20,8 @@ class Key:
       default: its value where an experiment says nothing; its type is the key's type.
       help: one line.
       choices: the allowed values (of a tuple: of its elements), or () for any.
-      least, most: inclusive bounds of a number, or None.
+      least, most: inclusive bounds of a number (of a tuple: of its elements), or None.
+      element: the type of a tuple's elements, `str` or `float`.
     """
 
     default: Any
@@ -28,6 +29,7 @@ class Key:
     choices: tuple[Any, ...] = ()
     least: float | None = None
     most: float | None = None
+    element: type = str
 
 
 _GENERAL = {
@@ -88,13 +90,11 @@ _DATA = {
         "", "condition type of JSONL rows; empty: inferred", ("", *CONDITION_TYPES)
     ),
     "limit_per_type": Key(0, "training examples per condition type; 0: all", least=0),
-    "type_weights": Key((), "sampling weights of `types`, in their order; empty: by size"),
-    "placement": Key(
-        "none", "where the prompt repeats the condition", ("none", "system", "query")
+    "type_weights": Key(
+        (), "sampling weights of `types`, in their order; empty: by size", least=0, element=float
     ),
-    "expression": Key(
-        "raw", "what the hypernetwork reads", ("raw", "with_instruction")
-    ),
+    "placement": Key("none", "where the prompt repeats the condition", ("none", "system", "query")),
+    "expression": Key("raw", "what the hypernetwork reads", ("raw", "with_instruction")),
     "system_prompt": Key("", "a system message for every example; empty: none"),
     "loss_on": Key("all", "which assistant turns carry the loss", ("all", "last")),
     "row_length": Key(256, "T, tokens of a row", least=8),
@@ -102,9 +102,7 @@ _DATA = {
     "packing": Key(True, "several examples to a row; otherwise one"),
     "condition_dropout": Key(0.0, "share of training examples without condition", least=0, most=1),
     "on_error": Key("error", "a bad JSONL row: stop, or count and quarantine", ("error", "skip")),
-    "on_long": Key(
-        "truncate", "an example longer than a row", ("truncate", "drop", "error")
-    ),
+    "on_long": Key("truncate", "an example longer than a row", ("truncate", "drop", "error")),
     "cache_dir": Key("", "tokenised data; empty: MEGAN_CACHE or ~/.cache/megan_jax"),
 }
 
@@ -126,7 +124,9 @@ _TRAIN = {
     "loss_chunk": Key(256, "labelled tokens whose logits exist at a time", least=1),
     "log_every": Key(10, "steps between lines of metrics", least=1),
     "eval_every": Key(0, "steps between evaluations; 0: only at the end", least=0),
-    "checkpoint_every": Key(200, "steps between checkpoints; the last step is always kept", least=1),
+    "checkpoint_every": Key(
+        200, "steps between checkpoints; the last step is always kept", least=1
+    ),
     "keep_checkpoints": Key(2, "newest checkpoints kept", least=1),
     "tensorboard": Key(True, "also write TensorBoard event files"),
 }
@@ -143,13 +143,14 @@ _OPTIMIZER = {
 }
 
 _EVAL = {
-    "splits": Key(
-        ("seen_test", "unseen_test"), "suite splits that `evaluate` and the report use"
-    ),
+    "splits": Key(("seen_test", "unseen_test"), "suite splits that `evaluate` and the report use"),
     "limit_per_type": Key(0, "examples per condition type and split; 0: all", least=0),
     "batch_size": Key(8, "rows of a batch", least=1),
-    "modes": Key(CONDITION_MODES, "conditions under which the response loss is measured",
-                 (*CONDITION_MODES, "shuffled")),
+    "modes": Key(
+        CONDITION_MODES,
+        "conditions under which the response loss is measured",
+        (*CONDITION_MODES, "shuffled"),
+    ),
     "answers": Key(True, "also generate and compare where examples have short answers"),
     "answer_limit": Key(0, "answers generated per condition type and split; 0: all", least=0),
     "answer_tokens": Key(24, "tokens of a generated answer", least=1),
@@ -186,8 +187,11 @@ SECTIONS: dict[str, dict[str, Key]] = {
     "mesh": _MESH,
     "mesh.rules": {
         field.name: Key(
-            field.default if isinstance(field.default, tuple) else (field.default,)
-            if field.default else (),
+            field.default
+            if isinstance(field.default, tuple)
+            else (field.default,)
+            if field.default
+            else (),
             f"mesh axes of logical axis `{field.name}`",
             MESH_AXES,
         )

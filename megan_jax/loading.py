@@ -25,7 +25,7 @@ from megan_jax.models.config import LlamaConfig, tiny_random
 from megan_jax.models.decoder import Precision
 from megan_jax.models.model import Model, Params
 from megan_jax.parallel.axes import AxisRules
-from megan_jax.training.checkpoints import load_trainable
+from megan_jax.training.checkpoints import load_parameters
 from megan_jax.training.trainable import join
 
 EMBEDDED = "smollm2-135m-instruct"
@@ -115,7 +115,8 @@ def load_base(name: str, dtype: Any = None, tokenizer: str = "") -> Base:
     path = base_model_path() if name == EMBEDDED else Path(name)
     if not path.exists():
         raise UserError(
-            f"model {name!r}: there is no such file or folder. Give {EMBEDDED!r}, {TINY!r} or a path."
+            f"model {name!r}: there is no such file or folder. Give {EMBEDDED!r}, {TINY!r} or a "
+            "path."
         )
     found = convert.load(path, dtype)
     own_tokenizer = load_tokenizer(tokenizer or path)
@@ -189,7 +190,7 @@ def load_run(path: str | Path, dtype: Any = None) -> Loaded:
         str(run.path),
     )
     exported = run.path / WEIGHTS_FILE
-    tree = load_trainable(run.checkpoints)[0] if run.checkpoints.is_dir() else None
+    tree = load_parameters(run.checkpoints)[0] if run.checkpoints.is_dir() else None
     if tree is None:
         if not exported.is_file():
             raise UserError(f"{run.path}: has neither checkpoints nor {WEIGHTS_FILE}. Train it.")
@@ -202,7 +203,8 @@ def load_run(path: str | Path, dtype: Any = None) -> Loaded:
     params = join({"target": base.params["target"]}, tree)
     _check_tree(model, params, run.path)
     trained = tuple(
-        "/".join(key.key for key in keys) for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
+        "/".join(key.key for key in keys)
+        for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
     )
     return Loaded(model, params, base.tokenizer, config, base, trained)
 
@@ -222,7 +224,8 @@ def _check_tree(model: Model, params: Params, where: Path) -> None:
             for name in differing[:5]
         )
         raise UserError(
-            f"{where}: the weights do not fit the configuration ({len(differing)} differ): {listed}."
+            f"{where}: the weights do not fit the configuration ({len(differing)} differ): "
+            f"{listed}."
         )
 
 

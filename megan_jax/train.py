@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
 from megan_jax.commands import command_line, run_command
@@ -40,6 +41,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def main(argv: list[str]) -> int:
     """Runs the command; returns its exit code."""
+    began = time.monotonic()
     others, overrides = split_overrides(argv)
     parser = argparse.ArgumentParser(
         prog="megan_jax.train",
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> int:
     if config.report.enabled:
         from megan_jax.report import make_report
 
-        make_report(experiment, run, outcome)
+        make_report(experiment, run, outcome, began)
     return outcome.exit_code
 
 

@@ -158,7 +158,7 @@ def read_config(folder: Path) -> tuple[LlamaConfig, HypernetConfig | None]:
         return LlamaConfig.from_hf(fields), _hypernet(fields)
     except UserError as error:
         raise UserError(f"In {folder}: {error}") from error
-    except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise UserError(
             f"{folder / 'config.json'}: a field has a value of the wrong type ({error})."
         ) from error

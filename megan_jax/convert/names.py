@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from megan_jax.convert.tensors import FLOAT_DTYPES, LazyTensor, identical, widest
+from megan_jax.convert.tensors import FLOAT_DTYPES, LazyTensor, identical, transpose_into, widest
 from megan_jax.errors import UserError
 from megan_jax.hypernet.config import HypernetConfig
 from megan_jax.models.config import LlamaConfig
@@ -245,10 +245,13 @@ def build(
         lead = () if entry.layers is None else (entry.layers,)
         leaves = [np.empty(lead + entry.leaf_shape, wanted) for _ in entry.leaves]
         for layer, name in enumerate(names):
-            # Views all the way: the assignment makes the only copy.
+            # The stored values may be a view of the file: this makes the only copy.
             for leaf, part in zip(leaves, np.split(tensors[name].read(), len(leaves)), strict=True):
-                values = (part.T if entry.transpose else part).reshape(entry.leaf_shape)
-                (leaf if entry.layers is None else leaf[layer])[...] = values
+                into = leaf if entry.layers is None else leaf[layer]
+                if entry.transpose:
+                    transpose_into(into.reshape(part.shape[::-1]), part)
+                else:
+                    into[...] = part.reshape(entry.leaf_shape)
         for path, leaf in zip(entry.leaves, leaves, strict=True):
             _put(tree, path, leaf)
     return tree
@@ -310,12 +313,11 @@ def _leaves(tree: Mapping[str, Any], path: LeafPath = ()) -> Iterator[tuple[Leaf
 
 
 def _stored_values(entry: Stored, arrays: Sequence[Any], layer: int, dtype: np.dtype) -> np.ndarray:
-    parts = []
-    for array in arrays:
-        part = np.asarray(array if entry.layers is None else array[layer]).astype(dtype, copy=False)
+    out = np.empty(entry.shape, dtype)
+    for array, part in zip(arrays, np.split(out, len(arrays)), strict=True):
+        values = np.asarray(array if entry.layers is None else array[layer])
         if entry.transpose:
-            part = part.reshape(entry.shape[-1], -1).T
+            transpose_into(part, values.reshape(part.shape[::-1]))
         else:
-            part = part.reshape(-1, *entry.shape[1:])
-        parts.append(part)
-    return np.concatenate(parts) if len(parts) > 1 else parts[0].reshape(entry.shape)
+            part[...] = values.reshape(part.shape)
+    return out

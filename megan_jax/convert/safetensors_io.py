@@ -39,6 +39,7 @@ DTYPES = {
 }
 _SPELLING = {dtype: name for name, dtype in DTYPES.items()}
 _LONGEST_HEADER = 100_000_000
+_MOST_DIMENSIONS = 16
 DEFAULT_SHARD_BYTES = 5 * 10**9
 
 
@@ -104,11 +105,11 @@ def _broken(path: Path, what: str) -> UserError:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        fields = dict(pairs)
-        if len(fields) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise _broken(path, f"the header names {twice!r} twice")
+        fields: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in fields:
+                raise _broken(path, f"the header names {name!r} twice")
+            fields[name] = value
         return fields
 
     try:
@@ -130,13 +131,15 @@ def _check_description(
     offsets = description.get("data_offsets")
     if not isinstance(stored, str) or stored not in DTYPES:
         raise UserError(
-            f"{path}: tensor {name!r} has the unknown dtype {stored!r}; known are "
+            f"{path}: tensor {name!r} has the unknown dtype {repr(stored)[:80]}; known are "
             f"{', '.join(DTYPES)}."
         )
     if not _are_sizes(shape):
-        raise _broken(path, f"tensor {name!r}: its shape {shape!r} is not a list of sizes")
+        raise _broken(path, f"tensor {name!r}: its shape {repr(shape)[:80]} is not a list of sizes")
     if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _broken(path, f"tensor {name!r}: its data_offsets {offsets!r} are not [begin, end]")
+        raise _broken(
+            path, f"tensor {name!r}: its data_offsets {repr(offsets)[:80]} are not [begin, end]"
+        )
     begin, end = offsets
     if end > size:
         raise _broken(
@@ -153,7 +156,9 @@ def _check_description(
 
 
 def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(entry) is int and entry >= 0 for entry in value)
+    if not isinstance(value, list) or len(value) > _MOST_DIMENSIONS:
+        return False
+    return all(type(entry) is int and 0 <= entry < 2**63 for entry in value)
 
 
 def _decode(raw: np.ndarray, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

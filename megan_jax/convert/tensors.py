@@ -12,6 +12,7 @@ import numpy as np
 from megan_jax.errors import UserError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_STRIPE = 64
 FLOAT_DTYPES = (np.dtype("<f4"), BFLOAT16, np.dtype("<f2"), np.dtype("<f8"))
 
 
@@ -82,3 +83,14 @@ def widest(dtypes: set[np.dtype]) -> np.dtype:
     if len(dtypes) == 1:
         return next(iter(dtypes))
     return np.dtype(np.float64) if np.dtype(np.float64) in dtypes else np.dtype(np.float32)
+
+
+def transpose_into(into: np.ndarray, matrix: np.ndarray) -> None:
+    """Computes `into[...] = matrix.T`, converting, `[n, m]` from `[m, n]`.
+
+    It goes in stripes that fit the cache: about five times faster for the matrices of a large
+    model than the one assignment.
+    """
+    for start in range(0, len(matrix), _STRIPE):
+        stripe = slice(start, start + _STRIPE)
+        into[:, stripe] = matrix[stripe].T

@@ -145,7 +145,7 @@ def open_or_build(
     if table is None:
         raise UserError(
             f"the token cache {final} was written but does not read back; check the disk, or "
-            "choose another folder with data.cache_dir."
+            "choose another folder with config.data.cache_dir."
         )
     return table
 
@@ -284,7 +284,7 @@ def _disk(path: Path) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"cannot write the token cache in {path}: {reason}. Free some space or mend the "
-            "folder's permissions, or choose another folder with data.cache_dir."
+            "folder's permissions, or choose another folder with config.data.cache_dir."
         ) from error
 
 

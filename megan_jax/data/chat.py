@@ -86,6 +86,8 @@ def encode_chat(
     """
     if loss_on not in LOSS_ON:
         raise UserError(f"loss_on is {loss_on!r}; it is one of {', '.join(LOSS_ON)}.")
+    if not system and not messages:
+        raise UserError("a conversation needs at least one message.")
     source = resolve_template(tokenizer, template)
     special = _special_variables(tokenizer)
     turns = [Message("system", system), *messages] if system else list(messages)
@@ -181,9 +183,6 @@ def _fit(
     real = [{"role": turn.role, "content": turn.content} for turn in turns]
     contents = [turn.content for turn in turns]
     roles = tuple(turn.role for turn in turns)
-    text = render_template(
-        source, real, special=dict(special), date=date, add_generation_prompt=prompt
-    )
     # A template may look into contents (an empty one, say). Where no special-token text is among
     # them, the user's and the system's contents may count as the template's own text.
     kept = tuple(None if turn.role == "assistant" else turn.content for turn in turns)
@@ -191,6 +190,9 @@ def _fit(
     for attempt in [(None,) * len(turns), kept][: 1 + plain]:
         skeleton = _skeleton(source, special, date, prompt, roles, attempt)
         filled = skeleton.fill(contents)
+        text = render_template(
+            source, real, special=dict(special), date=date, add_generation_prompt=prompt
+        )
         if _joined(skeleton, filled) == text:
             return skeleton, filled, attempt
     raise UserError(
@@ -244,9 +246,7 @@ def _skeleton(
     if sorted(order) != places:
         lost = sorted(set(places) - set(order))
         what = f"leaves out message {lost[0]} ({roles[lost[0]]})" if lost else "repeats a message"
-        raise UserError(
-            f"the chat template {what}; name one of {', '.join(FALLBACKS)} instead."
-        )
+        raise UserError(f"the chat template {what}; name one of {', '.join(FALLBACKS)} instead.")
     return _Skeleton(tuple(literals), tuple(order), _strips(literals, cut("\x0b", "\x0c")[0]))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from megan_jax.data.chat import encode_chat
 from megan_jax.data.example import Example
-from megan_jax.data.prompts import OWN, Condition, _Own, render
+from megan_jax.data.prompts import OWN, Condition, Own, render
 from megan_jax.data.templates import DEFAULT_DATE
 from megan_jax.data.tokenizers import Tokenizer
 from megan_jax.errors import UserError
@@ -52,7 +52,7 @@ def encode_example(
     date: str = DEFAULT_DATE,
     loss_on: str = "last",
     prompt_only: bool = False,
-    condition: Condition | _Own = OWN,
+    condition: Condition | Own = OWN,
 ) -> EncodedExample:
     """Encodes an example.
 
@@ -88,7 +88,7 @@ def encode_example(
     except UserError as error:
         raise UserError(f"{example.source}: {error}" if example.source else str(error)) from None
     texts = [] if rendered.condition_text is None else [rendered.condition_text]
-    if texts and isinstance(condition, _Own):
+    if texts and isinstance(condition, Own):
         texts += [
             render(example, placement, expression, wording, text).condition_text or ""
             for text in example.paraphrases

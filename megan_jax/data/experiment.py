@@ -144,8 +144,10 @@ def encode(
 
 def condition_length(config: ConfigDict) -> int:
     """The most condition tokens of an evaluation example."""
-    return UNTRUNCATED if config.compat.eval_condition_untruncated else (
-        config.hypernet.condition_length
+    return (
+        UNTRUNCATED
+        if config.compat.eval_condition_untruncated
+        else (config.hypernet.condition_length)
     )
 
 
@@ -177,9 +179,7 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     )
 
 
-def training_source(
-    config: ConfigDict, tokenizer: Tokenizer
-) -> tuple[BatchSource, dict[str, str]]:
+def training_source(config: ConfigDict, tokenizer: Tokenizer) -> tuple[BatchSource, dict[str, str]]:
     """The batches of training, and the fingerprint of the data for the run's record.
 
     Raises:

@@ -51,7 +51,9 @@ def write_files(directory: str | Path, files: Mapping[str, bytes]) -> None:
             finally:
                 partial.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: cannot be written: {error.strerror}.") from None
+        raise UserError(
+            f"{error.filename or folder}: cannot be written: {error.strerror}."
+        ) from None
 
 
 def write_texts(directory: str | Path, files: Mapping[str, str]) -> None:

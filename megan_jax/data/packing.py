@@ -79,11 +79,11 @@ def admit(table: Table, row_length: int, on_long: str = "truncate") -> Admission
     """
     if on_long not in ON_LONG:
         raise UserError(
-            f"data.on_long is {on_long!r}; it is one of {', '.join(ON_LONG)}."
+            f"config.data.on_long is {on_long!r}; it is one of {', '.join(ON_LONG)}."
             f"{nearest(str(on_long), ON_LONG)}"
         )
     if row_length < 2:
-        raise UserError(f"data.row_length is {row_length}; a row needs at least 2 tokens.")
+        raise UserError(f"config.data.row_length is {row_length}; a row needs at least 2 tokens.")
     index = table.index
     long = index.lengths > row_length
     unlabelled = index.labels == 0
@@ -91,15 +91,15 @@ def admit(table: Table, row_length: int, on_long: str = "truncate") -> Admission
     if on_long == "error" and long.any():
         raise UserError(
             f"{long.sum()} of {len(index)} examples are longer than the row ({row_length} tokens):"
-            f" {', '.join(long_sources)}. Raise data.row_length (the longest needs "
-            f"{index.lengths.max()}), or set data.on_long to truncate or drop."
+            f" {', '.join(long_sources)}. Raise config.data.row_length (the longest needs "
+            f"{index.lengths.max()}), or set config.data.on_long to truncate or drop."
         )
     keep = ~unlabelled & ((index.first_label < row_length) if on_long == "truncate" else ~long)
     if not keep.any():
         raise UserError(
             f"none of the {len(index)} examples can be used: {unlabelled.sum()} have no labelled "
             f"token, {(long & ~unlabelled).sum()} are longer than the row ({row_length} tokens) "
-            f"under data.on_long={on_long}. Check the data, or raise data.row_length."
+            f"under config.data.on_long={on_long}. Check the data, or raise config.data.row_length."
         )
     lengths = np.minimum(index.lengths, row_length)
     return Admission(
@@ -142,8 +142,8 @@ def check_capacity(condition_capacity: int, condition_length: int) -> None:
     """Raises UserError unless one condition of the full length fits in a row."""
     if condition_capacity < condition_length:
         raise UserError(
-            f"data.condition_capacity is {condition_capacity}, less than one condition "
-            f"(data.condition_length is {condition_length}); raise the capacity."
+            f"config.data.condition_capacity is {condition_capacity}, less than one condition "
+            f"(config.hypernet.condition_length is {condition_length}); raise the capacity."
         )
 
 

@@ -22,14 +22,14 @@ SENTIMENTS = ("very positive", "positive", "neutral", "negative", "very negative
 Condition = str | tuple[str, ...] | None
 
 
-class _Own:
+class Own:
     """The condition of the example itself."""
 
     def __repr__(self) -> str:
         return "OWN"
 
 
-OWN: Final = _Own()
+OWN: Final = Own()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def render(
     placement: str = "none",
     expression: str = "raw",
     wording: str = "default",
-    condition: Condition | _Own = OWN,
+    condition: Condition | Own = OWN,
 ) -> Rendered:
     """The system message, the turns and the hypernetwork's text of an example.
 
@@ -73,7 +73,7 @@ def render(
     _check("placement", placement, PLACEMENTS)
     _check("expression", expression, EXPRESSIONS)
     _check("wording", wording, WORDINGS)
-    if not isinstance(condition, _Own):
+    if not isinstance(condition, Own):
         example = dataclasses.replace(example, condition=condition)
     own_system = [m.content for m in example.messages if m.role == "system"]
     turns = [m for m in example.messages if m.role != "system"]

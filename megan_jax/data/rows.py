@@ -153,11 +153,19 @@ def parse_options(instruction: str) -> tuple[str, ...]:
 def load_object(text: str) -> Any:
     """`json.loads` that refuses a field given twice; ValueError says what is wrong."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text.rstrip("\r\n"), object_pairs_hook=_once)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON at column {error.colno}: {error.msg}.") from None
+        raise ValueError(f"not valid JSON at column {error.pos + 1}: {error.msg}.") from None
     except RecursionError:
         raise ValueError("nested too deeply.") from None
+    except _FieldTwice:
+        raise
+    except ValueError:  # Python's limit on the digits of an integer
+        raise ValueError("holds a number of too many digits.") from None
+
+
+class _FieldTwice(ValueError):
+    """An object gives a field two values."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -165,7 +173,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"field {twice!r} is given twice.")
+        raise _FieldTwice(f"field {twice!r} is given twice.")
     return fields
 
 
@@ -216,9 +224,7 @@ def _message(reader: _Row, message: Mapping[str, Any], index: int, last: bool) -
     return Message(str(role), reader.text(content, f"{place}.content"))
 
 
-def _condition(
-    reader: _Row, wanted: str | None
-) -> tuple[str, str | tuple[str, ...] | None]:
+def _condition(reader: _Row, wanted: str | None) -> tuple[str, str | tuple[str, ...] | None]:
     """The type and the condition; the type `""` if there is a problem."""
     given = reader.text(reader.fields.get("condition_type"), "condition_type")
     if given and given not in CONDITION_TYPES:
@@ -237,9 +243,7 @@ def _condition(
         reader.wrong("condition_type", f"is missing; it is one of {', '.join(CONDITION_TYPES)}.")
         return "", None
     candidates = {
-        field: value
-        for field, (own, value) in found.items()
-        if not kind or own in (kind, "")
+        field: value for field, (own, value) in found.items() if not kind or own in (kind, "")
     }
     if len(candidates) > 1:  # fields that are null yield to one that is not
         candidates = {f: v for f, v in candidates.items() if v is not None} or candidates
@@ -322,7 +326,7 @@ def _instruction(reader: _Row) -> str:
     texts = {field: reader.text(value, field) for field, value in found.items()}
     distinct = {text: field for field, text in reversed(texts.items()) if text}
     if len(distinct) > 1:
-        reader.wrong(list(distinct.values())[0], "differs from another instruction of the row.")
+        reader.wrong(next(iter(distinct.values())), "differs from another instruction of the row.")
     return next(reversed(distinct), "")
 
 

@@ -53,7 +53,7 @@ def mixing_weights(sizes: Mapping[str, int], temperature: float) -> dict[str, fl
     Temperature 1 keeps the sizes' own proportions; a higher one evens them out.
     """
     if not temperature > 0:
-        raise UserError(f"data.mixing_temperature is {temperature}; it must be above 0.")
+        raise UserError(f"the mixing temperature is {temperature}; it must be above 0.")
     powers = {name: size ** (1.0 / temperature) for name, size in sizes.items()}
     total = sum(powers.values())
     return {name: power / total for name, power in powers.items()}
@@ -148,7 +148,7 @@ class BatchSource:
         if batch_size < 1:
             raise UserError(f"the batch size is {batch_size}; it is at least 1.")
         if not 0 <= condition_dropout <= 1:
-            raise UserError(f"data.condition_dropout is {condition_dropout}; it is 0 .. 1.")
+            raise UserError(f"config.data.condition_dropout is {condition_dropout}; it is 0 .. 1.")
         if window < 1:
             raise UserError(f"the packing window is {window}; it is at least 1.")
         check_capacity(condition_capacity, table.condition_length)
@@ -245,11 +245,11 @@ class BatchSource:
         for name, weight in mixing.items():
             if name not in index.types:
                 raise UserError(
-                    f"data.mixing names {name!r}, but the data has the condition types "
-                    f"{', '.join(index.types)}.{nearest(name, index.types)}"
+                    f"config.data.type_weights names {name!r}, but the data has the condition "
+                    f"types {', '.join(index.types)}.{nearest(name, index.types)}"
                 )
             if not 0 <= weight < float("inf"):
-                raise UserError(f"data.mixing gives {name!r} the weight {weight}.")
+                raise UserError(f"config.data.type_weights gives {name!r} the weight {weight}.")
         groups = {
             name: usable[index.type_ids[usable] == index.types.index(name)]
             for name in index.types
@@ -258,11 +258,12 @@ class BatchSource:
         for name, members in groups.items():
             if len(members) == 0:
                 raise UserError(
-                    f"data.mixing weights {name!r}, but none of its examples can be used: all are "
-                    f"longer than the row ({self.row_length} tokens) or have no labelled token."
+                    f"config.data.type_weights gives {name!r} a weight, but none of its examples "
+                    f"can be used: all are longer than the row ({self.row_length} tokens) or have no "
+                    "labelled token."
                 )
         if not groups:
-            raise UserError("data.mixing gives no condition type a weight above 0.")
+            raise UserError("config.data.type_weights gives no condition type a weight above 0.")
         total = sum(len(members) for members in groups.values())
         quotas = _shares(total, [mixing[name] for name in groups])
         return list(zip(groups.values(), quotas, strict=True))

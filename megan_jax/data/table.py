@@ -95,7 +95,9 @@ class IndexBuilder:
 
     def __init__(self, condition_length: int):
         if condition_length < 1:
-            raise UserError(f"data.condition_length is {condition_length}; it is at least 1.")
+            raise UserError(
+                f"config.hypernet.condition_length is {condition_length}; it is at least 1."
+            )
         self.condition_length = condition_length
         self._rows: list[tuple[int, ...]] = []
         self._wordings: list[tuple[int, int]] = []

@@ -170,9 +170,7 @@ def resolve_template(tokenizer: Any, template: str | None = None) -> str:
         )
     source, needed = FALLBACKS[template]
     own = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
-    missing = [
-        name for name in needed if own.get(name, tokenizer.special_tokens.get(name)) is None
-    ]
+    missing = [name for name in needed if own.get(name, tokenizer.special_tokens.get(name)) is None]
     if missing:
         raise UserError(
             f"chat template {template!r} needs the special tokens {', '.join(missing)}, which "

@@ -58,12 +58,13 @@ def gguf_tokenizer(fields: Mapping[str, Any], source: str) -> JsonTokenizer:
     """
     reader = _Fields(fields, source)
     kind = reader.take("model", str)
-    tokens = reader.take("tokens", list)
-    kinds = reader.take("token_type", list, default=[1] * len(tokens))
+    tokens = reader.take_all("tokens", str)
+    kinds = reader.take_all("token_type", int, default=[1] * len(tokens))
     if not tokens or len(kinds) != len(tokens):
         raise UserError(
             f"{source}: {len(tokens)} tokens but {len(kinds)} token types; the file is damaged."
         )
+    names = _names(reader, tokens)
     if kind == "gpt2":
         spec = _byte_level(reader, tokens, kinds)
     elif kind == "llama":
@@ -88,7 +89,7 @@ def gguf_tokenizer(fields: Mapping[str, Any], source: str) -> JsonTokenizer:
     ]
     return JsonTokenizer(
         {"version": "1.0", "truncation": None, "padding": None, "post_processor": None, **spec},
-        _names(reader, tokens),
+        names,
         reader.chat_template(),
         source,
     )
@@ -111,6 +112,16 @@ class _Fields:
             )
         return value
 
+    def take_all(self, name: str, kind: type, default: Any = None) -> list[Any]:
+        values = self.take(name, list, default)
+        wrong = next((value for value in values if not isinstance(value, kind)), None)
+        if wrong is not None:
+            raise UserError(
+                f"{self.source}: tokenizer.ggml.{name} holds a {type(wrong).__name__}, not only "
+                f"{kind.__name__}."
+            )
+        return values
+
     def chat_template(self) -> str | None:
         template = self.fields.get("tokenizer.chat_template")
         return template if isinstance(template, str) and template else None
@@ -123,7 +134,7 @@ def _byte_level(reader: _Fields, tokens: Sequence[str], kinds: Sequence[int]) ->
             f"{reader.source}: tokenizer.ggml.pre {pre!r} is not supported (supported: "
             f"{', '.join(PRE_TOKENIZERS)}); give a Hugging Face folder with tokenizer.json instead."
         )
-    merges = [tuple(merge.split(" ")) for merge in reader.take("merges", list)]
+    merges = [tuple(merge.split(" ")) for merge in reader.take_all("merges", str)]
     if any(len(pair) != 2 for pair in merges):
         raise UserError(f"{reader.source}: tokenizer.ggml.merges holds something not a pair.")
     return {
@@ -146,7 +157,7 @@ def _byte_level(reader: _Fields, tokens: Sequence[str], kinds: Sequence[int]) ->
 
 
 def _sentencepiece(reader: _Fields, tokens: Sequence[str]) -> dict[str, Any]:
-    scores = reader.take("scores", list)
+    scores = reader.take_all("scores", float)
     if len(scores) != len(tokens):
         raise UserError(f"{reader.source}: {len(tokens)} tokens but {len(scores)} scores.")
     vocabulary = {text: number for number, text in enumerate(tokens)}

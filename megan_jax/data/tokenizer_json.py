@@ -61,20 +61,18 @@ class JsonTokenizer:
         self.vocab_size = max(self._whole.get_vocab(with_added_tokens=True).values()) + 1
         self._special_ids = frozenset(self.special_tokens.values())
         self._disguises = _draw_disguises(self.special_tokens)
-        self._encoder = _build(
-            _disguised(self.spec, self._disguises, self.special_tokens), source
-        )
+        self._encoder = _build(_disguised(self.spec, self._disguises, self.special_tokens), source)
         self._pattern = re.compile(
             "|".join(map(re.escape, sorted(self._disguises, key=len, reverse=True))) or r"(?!)"
         )
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: special-token text in it stays text, none is added."""
-        return self._encoder.encode(text, add_special_tokens=False).ids
+        return self._encoder.encode(check_text(text), add_special_tokens=False).ids
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """As `encode`, with each token's (start, end) characters in `text`."""
-        encoding = self._encoder.encode(text, add_special_tokens=False)
+        encoding = self._encoder.encode(check_text(text), add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def encode_parts(
@@ -87,9 +85,7 @@ class JsonTokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of `ids`; special tokens are left out or written as text."""
-        kept = [
-            int(number) for number in ids if not (skip_special and number in self._special_ids)
-        ]
+        kept = [int(number) for number in ids if not (skip_special and number in self._special_ids)]
         return self._whole.decode(kept, skip_special_tokens=False)
 
     def save(self, directory: str | Path) -> None:
@@ -126,6 +122,18 @@ def token_text(token: Any) -> str | None:
     if isinstance(token, Mapping):
         token = token.get("content")
     return token if isinstance(token, str) and token else None
+
+
+def check_text(text: str) -> str:
+    """Returns `text`; UserError where it holds half a surrogate pair, which no file can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"text that is not Unicode at character {error.start}: {text[error.start]!r}; give "
+            "UTF-8."
+        ) from None
+    return text
 
 
 def _build(spec: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:

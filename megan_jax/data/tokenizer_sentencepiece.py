@@ -11,7 +11,7 @@ from typing import Any
 import sentencepiece
 
 from megan_jax.data.files import write_files
-from megan_jax.data.tokenizer_json import token_text
+from megan_jax.data.tokenizer_json import check_text, token_text
 from megan_jax.errors import UserError
 
 
@@ -38,6 +38,8 @@ class SentencePieceTokenizer:
         self.config = dict(config or {})
         self.chat_template = chat_template
         self._model = model
+        if not model:
+            raise UserError(f"{source}: not a SentencePiece model: the file is empty.")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except Exception as error:  # the library raises bare exceptions
@@ -55,11 +57,11 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text: special-token text in it stays text, none is added."""
-        return self._processor.encode(text)
+        return self._processor.encode(check_text(text))
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """As `encode`, with each token's (start, end) characters in `text`."""
-        found = self._processor.encode(text, return_type="offset_mapping")
+        found = self._processor.encode(check_text(text), return_type="offset_mapping")
         return found["ids"], found["offsets"]
 
     def encode_parts(

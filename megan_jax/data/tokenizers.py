@@ -122,7 +122,9 @@ def _load_folder(folder: Path) -> Tokenizer:
     )
 
 
-def _load_file(path: Path, kind: Callable[..., Tokenizer], read: Callable[[Path], Any]) -> Tokenizer:
+def _load_file(
+    path: Path, kind: Callable[..., Tokenizer], read: Callable[[Path], Any]
+) -> Tokenizer:
     config_path = path.with_name("tokenizer_config.json")
     names_path = path.with_name("special_tokens_map.json")
     config = read_json(names_path) if names_path.exists() else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -74,11 +75,42 @@ def generate_answers(
     return answers
 
 
+def conversation_answers(
+    model: Model,
+    params: Params,
+    tokenizer: Tokenizer,
+    example: Example,
+    conditions: Sequence[str | None],
+    config: ConfigDict,
+    max_new_tokens: int,
+) -> list[str]:
+    """Greedy answers to one example's prompt under several conditions; None is the base model."""
+    length = condition_length(config)
+    prompts, encoded = [], []
+    for condition in conditions:
+        asked = dataclasses.replace(example, condition=condition, paraphrases=())
+        row = next(encode([asked], tokenizer, config, training=False, prompt_only=True))
+        prompts.append(row.tokens)
+        encoded.append(row.conditions[0] if row.conditions else None)
+    new = decode(
+        model,
+        params,
+        prompts,
+        encoded,
+        max_new_tokens=max_new_tokens,
+        stop_tokens=stop_ids(tokenizer, chat_template(config), config.tokenizer.date),
+        condition_length=length,
+    )
+    return [tokenizer.decode(ids).strip() for ids in new]
+
+
 def accuracy(
     examples: Sequence[Example], answers: dict[str, list[str | None]], mode: str
 ) -> Accuracy:
     """Shares of right answers over the examples that have one under every kind."""
-    usable = [i for i in range(len(examples)) if all(texts[i] is not None for texts in answers.values())]
+    usable = [
+        i for i in range(len(examples)) if all(texts[i] is not None for texts in answers.values())
+    ]
 
     def share(kind: str) -> float | None:
         if kind not in answers or not usable:

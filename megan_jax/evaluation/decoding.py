@@ -40,6 +40,7 @@ def _choose(logits: jax.Array, key: jax.Array, sampling: Sampling) -> jax.Array:
     mass = jnp.cumsum(jax.nn.softmax(ordered, axis=-1), axis=-1)
     # The first token is always in: its own mass is not counted against it.
     kept = jnp.sum(mass - jax.nn.softmax(ordered, axis=-1) < sampling.top_p, axis=-1)
+    kept = jnp.maximum(kept, 1)
     floor = jnp.take_along_axis(ordered, kept[:, None] - 1, axis=-1)
     drawn = jax.random.categorical(key, jnp.where(scaled < floor, -jnp.inf, scaled), axis=-1)
     return jnp.where(sampling.temperature > 0, drawn, greedy).astype(jnp.int32)
@@ -132,12 +133,26 @@ def decode(
       The new token ids of each row, without the stop token.
 
     Raises:
-      UserError: an empty prompt or condition, a condition or a prompt that is too long.
+      UserError: an empty prompt or condition, one that is too long or has a token that the model
+        does not know, or no token to add.
     """
+    if not prompts:
+        return []
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
     if any(len(prompt) == 0 for prompt in prompts):
         raise UserError("A prompt has no tokens; there is nothing to continue.")
     if any(condition is not None and len(condition) == 0 for condition in conditions):
         raise UserError("A condition has no tokens; leave it out to run the base model.")
+    for name, ids in [("prompt", p) for p in prompts] + [
+        ("condition", c or ()) for c in conditions
+    ]:
+        unknown = [token for token in ids if not 0 <= token < model.config.vocab_size]
+        if unknown:
+            raise UserError(
+                f"Token {unknown[0]} of a {name} is outside the model's vocabulary of "
+                f"{model.config.vocab_size}: the tokenizer belongs to another model."
+            )
     if condition_length is None:
         config = model.hypernet_config
         condition_length = config.condition_length if config is not None else 1

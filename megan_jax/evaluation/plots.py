@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from megan_jax.errors import UserError
@@ -225,7 +226,10 @@ def heat_map(heat: HeatMap, maps: Sequence[HeatMap], name: str, width: float = W
         )
         axes.set_yticks(
             range(values.shape[1]),
-            [_shorten(label, 44 if wide else 22) for label in heat.labels],
+            [
+                f"{number}. {_shorten(label, 44 if wide else 20)}"
+                for number, label in enumerate(heat.labels, 1)
+            ],
             color=INK,
             parse_math=False,
             fontsize=9 if wide else 8,
@@ -239,6 +243,6 @@ def heat_map(heat: HeatMap, maps: Sequence[HeatMap], name: str, width: float = W
         bar = figure.colorbar(image, ax=axes, pad=0.02, fraction=0.04, aspect=14)
         bar.outline.set_visible(False)
         bar.ax.tick_params(length=0, labelsize=8)
-        bar.locator = mpl.ticker.MaxNLocator(3)
+        bar.locator = MaxNLocator(3)
         bar.update_ticks()
         return _finish(figure, name, f"{heat.quantity} per layer and condition: {heat.title}")

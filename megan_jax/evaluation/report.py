@@ -259,6 +259,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
             errno.EACCES: "the folder may not be written: choose another folder",
             errno.EPERM: "the folder may not be written: choose another folder",
             errno.EROFS: "the file system is read-only: choose another folder",
+            errno.EEXIST: "a part of the path is a file, not a folder: choose another path",
             errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
             errno.EISDIR: "there is a folder of that name: choose another path",
         }.get(error.errno or 0, error.strerror or str(error))

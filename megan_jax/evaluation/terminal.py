@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import TextIO
 
 from megan_jax.evaluation.results import POOLED, ResultRow, finding, perplexity, signed
 
+_DIFFERENCE = "matched \u2212 mismatched"
 COLUMNS = (
     "condition", "split", "n", "tokens", "base", "matched", "mismatched", "none",
-    "ppl", "matched \u2212 mismatched", "accuracy", "verdict",
+    "ppl", _DIFFERENCE, "accuracy", "verdict",
 )  # fmt: skip
 _LEFT = {"condition", "split", "verdict"}
+# What a narrow terminal goes without, first to last; the plain table and the files have it all.
+_DISPENSABLE = ("tokens", "ppl", "none", "accuracy", "n")
+# Widths down to which a wrapping column may shrink before another column is left out.
+_NARROWEST = {_DIFFERENCE: 16, "verdict": 12}
 
 
 def _number(value: float | None) -> str:
@@ -32,7 +38,7 @@ def cells(row: ResultRow) -> tuple[str, ...]:
         else "/".join(_percent(x) for x in (accuracy.matched, accuracy.mismatched, accuracy.base))
     )
     return (
-        row.name,
+        row.condition_type,
         row.split,
         f"{row.examples:,}" + (f" (+{row.failed} failed)" if row.failed else ""),
         f"{row.tokens:,}",
@@ -65,6 +71,21 @@ def plain_table(rows: Sequence[ResultRow]) -> str:
     return "\n".join([*lines, "", result.headline, *result.sentences]) + "\n"
 
 
+def _fitting(texts: Sequence[tuple[str, ...]], width: int) -> list[str]:
+    """The columns that fit into `width` characters, the dispensable ones left out as needed."""
+
+    def needed(name: str) -> int:
+        i = COLUMNS.index(name)
+        widest = max(len(text) for text in (name, *(line[i] for line in texts)))
+        return min(widest, _NARROWEST.get(name, widest)) + 2
+
+    names = list(COLUMNS)
+    for name in _DISPENSABLE:
+        if sum(map(needed, names)) > width:
+            names.remove(name)
+    return names
+
+
 def print_results(rows: Sequence[ResultRow], file: TextIO | None = None) -> None:
     """Writes the results to `file` (standard output): a rich table on a terminal, else plain."""
     file = file or sys.stdout
@@ -78,26 +99,33 @@ def print_results(rows: Sequence[ResultRow], file: TextIO | None = None) -> None
     from rich.text import Text
 
     console = Console(file=file)
+    # The verdict's first words are enough here: the finding below the table says the rest.
+    texts = [(*cells(row)[:-1], re.split(r":| \(", row.verdict())[0]) for row in rows]
+    names = _fitting(texts, console.width)
     table = Table(
-        title="Response loss, nats per token (accuracy: matched/mismatched/base, %)",
+        title="Response loss, nats per token",
+        title_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
-    for name in COLUMNS:
-        left = name in _LEFT
+    for name in names:
         table.add_column(
             name,
-            justify="left" if left else "right",
-            no_wrap=name not in {"verdict", "matched \u2212 mismatched"},
+            justify="left" if name in _LEFT else "right",
+            no_wrap=name not in {"verdict", _DIFFERENCE},
         )
     split = None
-    for row in rows:
+    for row, line in zip(rows, texts, strict=True):
         if split is not None and row.split != split:
             table.add_section()
         split = row.split
-        texts = [Text(cell) for cell in cells(row)]
-        texts[-1].stylize("green" if row.holds() else "yellow")
-        table.add_row(*texts, style="bold" if row.condition_type == POOLED else None)
+        chosen = [Text(line[COLUMNS.index(name)]) for name in names]
+        chosen[-1].stylize("green" if row.holds() else "yellow")
+        table.add_row(*chosen, style="bold" if row.condition_type == POOLED else None)
     console.print(table)
+    if any(row.accuracy for row in rows) and "accuracy" in names:
+        console.print(Text("accuracy: matched/mismatched/base, %\n", style="dim"))
     result = finding(rows)
     console.print(Text(result.headline, style="bold"))
     for sentence in result.sentences:

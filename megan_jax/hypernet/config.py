@@ -116,15 +116,23 @@ class HypernetConfig:
                 f"config.json: meta_swishglu_attn_key is {key!r}; only 'x' (queries from the "
                 "block's input) is a causal model, and the only value the reference can run."
             )
-        width = int(fields.get(f"{prefix}beta_hidden_dim", 0))
-        weight = float(fields.get(f"{prefix}l2_lambda", 0.0))
+
+        def number(name: str, default: float) -> float:
+            value = fields.get(f"{prefix}{name}")
+            value = default if value is None else value
+            if not isinstance(value, int | float):
+                raise UserError(f"config.json: {prefix}{name} must be a number, got {value!r}.")
+            return value
+
+        width = int(number("beta_hidden_dim", 0))
+        weight = float(number("l2_lambda", 0.0))
         read = dict(
             kind="shared" if fields.get(f"{prefix}shared_hyper") else "layerwise",
             width=width,
             # The reference ignores its own head count when R > 0 (quirk Q5).
-            heads=1 if width else int(fields.get(f"{prefix}attn_head_num", 1)),
-            bias=bool(fields.get(f"{prefix}mlp_bias", 0)),
-            beta_layers=int(fields.get(f"{prefix}beta_num_layer", 1)),
+            heads=1 if width else int(number("attn_head_num", 1)),
+            bias=bool(number("mlp_bias", 0)),
+            beta_layers=int(number("beta_num_layer", 1)),
             init="reference",
             condition_norm="none",
             divided_activation=True,

@@ -212,9 +212,7 @@ class MetaGateHypernet(nn.Module):
             query, key, value = map(_fold, first, (query, key, value))
         scale = (width // c.heads) ** -0.5
         weights = GateWeights(
-            query=None
-            if c.kind == "pooled"
-            else Linear(query.kernel * scale, query.bias * scale),
+            query=None if c.kind == "pooled" else Linear(query.kernel * scale, query.bias * scale),
             out=attention["out"],
             beta=self._beta_layers(width, stack),
         )
@@ -233,7 +231,8 @@ class MetaGateHypernet(nn.Module):
         layers = []
         for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
             last = i == c.beta_layers - 1
-            axes = ("hyper" if fan_in == width else None, "mlp" if fan_out == f else "hyper")
+            # One mesh axis may split one axis of an array: of a hidden layer, its input.
+            axes = ("hyper" if fan_in == width else None, "mlp" if fan_out == f else None)
             init = self._init(fan_in, FAN_IN_OUTPUT_SCALE if last else 1.0)
             layers.append(
                 LinearParameters(

@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from megan_jax.errors import UserError, nearest
 
 ROPE_KINDS = ("default", "linear", "llama3", "dynamic")
+# Positive integers; a config.json must have the first five.
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"config.json: {name} must be a positive integer, got {value!r}.")
+
+
+def _check_number(name: str, value: Any) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise UserError(f"config.json: {name} must be a positive number, got {value!r}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +52,23 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     original_max_position_embeddings: int = 8192
 
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor", "high_freq_factor"):
+            _check_number(f"rope {name}", getattr(self, name))
+        _check_size("rope original_max_position_embeddings", self.original_max_position_embeddings)
+        if self.kind == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            raise UserError(
+                f"config.json: rope low_freq_factor ({self.low_freq_factor}) must be below "
+                f"high_freq_factor ({self.high_freq_factor})."
+            )
+
     @classmethod
     def from_hf(cls, fields: Mapping[str, Any] | None) -> RopeScaling:
         """Reads `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5)."""
         if not fields:
             return cls()
+        if not isinstance(fields, Mapping):
+            raise UserError(f"config.json: rope_scaling must be an object, got {fields!r}.")
         kind = fields.get("rope_type", fields.get("type", "default"))
         if kind not in ROPE_KINDS:
             raise UserError(
@@ -86,14 +121,10 @@ class LlamaConfig:
     pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        sizes = (
-            "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads "
-            "num_key_value_heads head_dim max_position_embeddings"
-        ).split()
-        for name in sizes:
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"config.json: {name} must be a positive integer, got {value!r}.")
+        for name in SIZES:
+            _check_size(name, getattr(self, name))
+        for name in ("rms_norm_eps", "rope_theta"):
+            _check_number(name, getattr(self, name))
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"config.json: num_attention_heads ({self.num_attention_heads}) is not a multiple "
@@ -121,34 +152,44 @@ class LlamaConfig:
                 f"config.json: hidden_act is {activation!r}; the β gate is defined for SwiGLU "
                 "blocks ('silu') only."
             )
-        needed = (
-            "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"
-        ).split()
+        needed = SIZES[:5]
         missing = [name for name in needed if name not in fields]
         if missing:
             raise UserError(f"config.json: missing {', '.join(missing)}.")
+        for name in needed:
+            _check_size(name, fields[name])
+
+        def given(name: str, default: Any) -> Any:
+            value = fields.get(name)
+            return default if value is None else value
+
+        def number(name: str, value: Any) -> float:
+            _check_number(name, value)
+            return float(value)
+
         rope = fields.get("rope_parameters") or fields.get("rope_scaling")
-        theta = fields.get("rope_theta")
-        if theta is None:
-            theta = (fields.get("rope_parameters") or {}).get("rope_theta", 10000.0)
+        scaling = RopeScaling.from_hf(rope)
+        theta = given("rope_theta", (rope or {}).get("rope_theta", 10000.0))
         heads = fields["num_attention_heads"]
-        eos = fields.get("eos_token_id")
-        if eos is None:
-            eos = ()
+        eos = given("eos_token_id", ())
+        eos = tuple(eos) if isinstance(eos, list | tuple) else (eos,)
+        for token in (*eos, given("bos_token_id", 0), given("pad_token_id", 0)):
+            if not isinstance(token, int):
+                raise UserError(f"config.json: special token id {token!r} is not an integer.")
         return cls(
             **{name: fields[name] for name in needed},
-            num_key_value_heads=fields.get("num_key_value_heads") or heads,
-            head_dim=fields.get("head_dim") or fields["hidden_size"] // heads,
-            rms_norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
-            rope_theta=float(theta),
-            rope_scaling=RopeScaling.from_hf(rope),
-            max_position_embeddings=fields.get("max_position_embeddings", 2048),
+            num_key_value_heads=given("num_key_value_heads", heads),
+            head_dim=given("head_dim", fields["hidden_size"] // heads),
+            rms_norm_eps=number("rms_norm_eps", given("rms_norm_eps", 1e-6)),
+            rope_theta=number("rope_theta", theta),
+            rope_scaling=scaling,
+            max_position_embeddings=given("max_position_embeddings", 2048),
             attention_bias=bool(fields.get("attention_bias", False)),
             mlp_bias=bool(fields.get("mlp_bias", False)),
             tie_word_embeddings=bool(fields.get("tie_word_embeddings", False)),
-            initializer_range=float(fields.get("initializer_range", 0.02)),
+            initializer_range=number("initializer_range", given("initializer_range", 0.02)),
             bos_token_id=fields.get("bos_token_id"),
-            eos_token_id=tuple(eos) if isinstance(eos, list | tuple) else (eos,),
+            eos_token_id=eos,
             pad_token_id=fields.get("pad_token_id"),
         )
 

@@ -28,12 +28,15 @@ def gated_activation(
     Returns:
       [B, T, F] in the dtype of `gate`.
     """
+    # float32 with and without β: the two then round alike, whatever the dtype of `gate`.
+    wide = gate.astype(jnp.float32)
     if beta is None:
-        return jax.nn.silu(gate) * up
-    slope = 1 + beta
-    if divided:
-        return (jax.nn.silu(slope * gate) / slope).astype(gate.dtype) * up
-    return (gate * jax.nn.sigmoid(slope * gate)).astype(gate.dtype) * up
+        activated = jax.nn.silu(wide)
+    elif divided:
+        activated = jax.nn.silu((1 + beta) * wide) / (1 + beta)
+    else:
+        activated = wide * jax.nn.sigmoid((1 + beta) * wide)
+    return activated.astype(gate.dtype) * up
 
 
 def attend_to_condition(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from megan_jax.errors import UserError
 from megan_jax.hypernet.config import HypernetConfig
 from megan_jax.hypernet.generator import MetaGateHypernet
 from megan_jax.hypernet.modulation import Modulation
@@ -44,7 +45,7 @@ class Model:
 
     config: LlamaConfig
     hypernet_config: HypernetConfig | None = None
-    precision: Precision = Precision()
+    precision: Precision = dataclasses.field(default_factory=Precision)
 
     @functools.cached_property
     def target(self) -> Decoder:
@@ -53,10 +54,20 @@ class Model:
 
     @functools.cached_property
     def hypernet(self) -> MetaGateHypernet | None:
-        """The hypernetwork's module, or None."""
+        """The hypernetwork's module, or None.
+
+        Raises:
+          UserError: a start layer beyond the target network's last.
+        """
         if self.hypernet_config is None or self.hypernet_config.kind == "none":
             return None
         c = self.config
+        if self.hypernet_config.start_layer >= c.num_hidden_layers:
+            raise UserError(
+                f"hypernet.start_layer ({self.hypernet_config.start_layer}) leaves none of the "
+                f"model's {c.num_hidden_layers} layers gated; the last one is "
+                f"{c.num_hidden_layers - 1}."
+            )
         return MetaGateHypernet(
             self.hypernet_config, c.hidden_size, c.intermediate_size, c.num_hidden_layers
         )

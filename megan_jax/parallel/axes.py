@@ -77,8 +77,25 @@ class AxisRules:
         return [(field.name, getattr(self, field.name)) for field in dataclasses.fields(self)]
 
     def spec(self, axes: Sequence[str | None]) -> PartitionSpec:
-        """The partition of an array whose axes have these logical names."""
-        return PartitionSpec(*(None if axis is None else getattr(self, axis) for axis in axes))
+        """The partition of an array whose axes have these logical names.
+
+        Raises:
+          UserError: two of the axes lie on the same mesh axis.
+        """
+        placed = [None if axis is None else getattr(self, axis) for axis in axes]
+        used = [
+            part
+            for place in placed
+            for part in ((place,) if isinstance(place, str) else place or ())
+        ]
+        for part in used:
+            if used.count(part) > 1:
+                names = ", ".join(str(axis) for axis in axes)
+                raise UserError(
+                    f"mesh.rules: an array with the axes ({names}) would be split along mesh axis "
+                    f"{part!r} twice; map one of them elsewhere."
+                )
+        return PartitionSpec(*placed)
 
 
 def make_mesh(shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:

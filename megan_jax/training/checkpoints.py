@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ FORMAT = 1
 _FILES = "files.json"
 # Orbax writes these two after the list is made; a restore needs neither.
 _UNLISTED = ("_CHECKPOINT_METADATA", "commit_success.txt", _FILES)
+_PARAMETERS = ("trainable/", "fixed/")
 _TEMPORARY = ".orbax-checkpoint-tmp"
 
 _log = logging.getLogger(__name__)
@@ -107,9 +108,20 @@ class Checkpoints:
         return True
 
     def latest_step(self) -> int | None:
-        """The newest step with a complete and undamaged checkpoint, or None."""
-        steps = _committed(self._directory)
-        return next((s for s in steps if _damage(self._directory / str(s)) is None), None)
+        """The newest step with a complete and undamaged checkpoint; None if none was ever saved.
+
+        Raises:
+          UserError: there are checkpoints and all are damaged, which is no reason to start anew.
+        """
+        damaged = []
+        for step in _committed(self._directory):
+            damage = _damage(self._directory / str(step))
+            if damage is None:
+                return step
+            damaged.append(damage)
+        if damaged:
+            raise _none_usable(self._directory, damaged)
+        return None
 
     def restore(
         self,
@@ -230,10 +242,12 @@ class Checkpoints:
             ) from error
 
 
-def load_trainable(
+def load_parameters(
     directory: str | os.PathLike[str], step: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads only the trainable parameters, for evaluation and generation; changes nothing.
+    """Reads only the parameters, for evaluation and generation; changes nothing.
+
+    These are the trainable ones and those under `fixed`: not trained, but of no other source.
 
     A training run may be writing to the folder at the same time.
 
@@ -245,14 +259,13 @@ def load_trainable(
     """
 
     def read(path: Path, document: dict[str, Any]) -> dict[str, Any]:
-        prefix = "trainable/"
         targets = {
             name: parse(text)
             for name, text in document["leaves"].items()
-            if name.startswith(prefix)
+            if name.startswith(_PARAMETERS)
         }
         leaves = _read_arrays(path, targets)
-        return nest({name.removeprefix(prefix): leaf for name, leaf in leaves.items()})
+        return nest({name.partition("/")[2]: leaf for name, leaf in leaves.items()})
 
     _, document, tree = _read_newest(Path(directory).resolve(), step, read)
     return tree, document["meta"]
@@ -290,9 +303,13 @@ def _read_newest(
                     _log.warning("%s; using the checkpoint of step %d instead.", text, number)
                 return list(damaged), document, result
         damaged[number] = damage
-    raise UserError(
-        f"{directory}: no usable checkpoint. " + "; ".join(damaged.values()) + ". Restore the "
-        "files from a copy, or train again in a new folder."
+    raise _none_usable(directory, damaged.values())
+
+
+def _none_usable(directory: Path, damaged: Iterable[str]) -> UserError:
+    return UserError(
+        f"{directory}: no usable checkpoint. {'; '.join(damaged)}. Restore the files from a copy, "
+        "or train again in a new folder."
     )
 
 

@@ -53,21 +53,35 @@ class Experiment:
 
     def put(self, batch: Batch) -> Batch:
         """Places this process's rows of a global batch on the mesh."""
-        rows = NamedSharding(self.mesh, self.rules.spec(("act_batch", "act_length")))
-        conditions = NamedSharding(self.mesh, self.rules.spec(("act_batch", "act_condition")))
-
-        def one(name: str, value: Any) -> Any:
-            where = conditions if name in ("condition_tokens", "condition_ids") else rows
-            return jax.make_array_from_process_local_data(where, np.asarray(value))
-
-        fields = {
-            field.name: getattr(batch, field.name) for field in dataclasses.fields(Batch)
-        }
-        return Batch(**{k: None if v is None else one(k, v) for k, v in fields.items()})
+        return placer(self.mesh, self.rules)(batch)
 
     def params(self, state: State) -> Params:
         """All parameters of the model under training."""
         return filters.join(self.frozen, state.fixed, state.trainable)
+
+    def original_target(self, state: State) -> Params | None:
+        """The base model's parameters if training changes the target network, else None."""
+        return {"target": self.base.params["target"]} if "target" in state.trainable else None
+
+
+def placer(mesh: Mesh, rules: AxisRules) -> Callable[[Batch], Batch]:
+    """Returns the function that places this process's rows of a global batch on the mesh."""
+    rows = NamedSharding(mesh, rules.spec(("act_batch", "act_length")))
+    conditions = NamedSharding(mesh, rules.spec(("act_batch", "act_condition")))
+
+    def put(batch: Batch) -> Batch:
+        placed = {}
+        for field in dataclasses.fields(Batch):
+            value = getattr(batch, field.name)
+            where = conditions if field.name in ("condition_tokens", "condition_ids") else rows
+            placed[field.name] = (
+                None
+                if value is None
+                else jax.make_array_from_process_local_data(where, np.asarray(value))
+            )
+        return Batch(**placed)
+
+    return put
 
 
 def check_batch(size: int, mesh: Mesh, key: str) -> None:

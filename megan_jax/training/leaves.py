@@ -41,6 +41,7 @@ def nest(named: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def target_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The abstract form of a leaf; without a sharding of its own it goes to the first device."""
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -61,6 +62,11 @@ def parse(text: str) -> jax.ShapeDtypeStruct:
 
 
 def check_leaves(saved: Mapping[str, str], wanted: Mapping[str, str], path: Path) -> None:
+    """Compares two descriptions (see `describe`).
+
+    Raises:
+      UserError: naming the leaves that differ, parameters first, with both shapes.
+    """
     differing = [
         f"  {name}: {saved.get(name, 'absent')} in the checkpoint, "
         f"{wanted.get(name, 'absent')} in this configuration"

@@ -20,7 +20,12 @@ from megan_jax.parallel.axes import on_mesh
 from megan_jax.training.checkpoints import Checkpoints
 from megan_jax.training.experiment import Experiment
 from megan_jax.training.interrupts import Interrupts
-from megan_jax.training.metric_writers import JsonlWriter, MetricWriter, TensorBoardWriter
+from megan_jax.training.metric_writers import (
+    JsonlWriter,
+    MetricWriter,
+    TensorBoardWriter,
+    read_metrics,
+)
 from megan_jax.training.progress import Progress
 from megan_jax.training.step import State, make_train_step
 from megan_jax.training.trainable import join
@@ -89,7 +94,8 @@ def train(
                 say(f"resuming {run.path} after step {int(state.step)}")
             outcome = _loop(experiment, run, source, checkpoints, marks, state)
         save_weights(
-            run.path / WEIGHTS_FILE, jax.device_get(join(outcome.state.fixed, outcome.state.trainable))
+            run.path / WEIGHTS_FILE,
+            jax.device_get(join(outcome.state.fixed, outcome.state.trainable)),
         )
     return run, outcome
 
@@ -119,7 +125,7 @@ def _loop(
     marks: Mapping[str, Any],
     state: State,
 ) -> Outcome:
-    config, train_config = experiment.config, experiment.config.train
+    train_config = experiment.config.train
     step_fn = jax.jit(
         make_train_step(
             experiment.model,
@@ -184,11 +190,13 @@ def _loop(
 
 def _tokens_before(run: run_folder.RunFolder, step: int) -> int:
     """Training tokens of the steps that a resumed run has done."""
-    from megan_jax.training.metric_writers import read_metrics
-
     if step == 0 or not run.metrics.is_file():
         return 0
-    seen = [r["tokens_seen"] for r in read_metrics(run.metrics) if r.get("step") == step and "tokens_seen" in r]
+    seen = [
+        r["tokens_seen"]
+        for r in read_metrics(run.metrics)
+        if r.get("step") == step and "tokens_seen" in r
+    ]
     return int(seen[-1]) if seen else 0
 
 
@@ -200,15 +208,13 @@ class _Evaluator:
         self.splits: dict[str, list[Example]] = suite_splits(
             experiment.config, experiment.config.data.eval
         )
-        changed = any(key.startswith("target") for key in experiment.abstract_state.trainable)
-        self.base_params = {"target": experiment.base.params["target"]} if changed else None
 
     def __call__(self, state: State) -> dict[str, float]:
         experiment = self.experiment
         found = evaluate_model(
             experiment.model,
             experiment.params(state),
-            self.base_params,
+            experiment.original_target(state),
             experiment.base.tokenizer,
             experiment.config,
             self.splits,

@@ -134,6 +134,7 @@ EIGHT = b"\0" * 8
         (builders.safetensors_bytes({"w": entry(shape=(-2,))}, EIGHT), "'w': its shape"),
         (builders.safetensors_bytes({"w": entry(shape=(2.0,))}, EIGHT), "'w': its shape"),
         (builders.safetensors_bytes({"w": entry(shape=(True,))}, EIGHT), "'w': its shape"),
+        (builders.safetensors_bytes({"w": entry(shape=(1,) * 17)}, EIGHT), "'w': its shape"),
         (builders.safetensors_bytes({"w": entry(begin=8, end=0)}, EIGHT), "'w': its data_offsets"),
         (builders.safetensors_bytes({"w": entry(begin=-8)}, EIGHT), "'w': its data_offsets"),
         (builders.safetensors_bytes({"w": entry(end=16)}, EIGHT), "truncated: tensor 'w' ends at"),

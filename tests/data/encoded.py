@@ -39,9 +39,12 @@ def number_of(token: int) -> int:
 
 
 def random_table(seed: int = 0, count: int = 40, longest: int = 38) -> ListTable:
-    """Two condition types, five keys with up to three wordings, and some without a condition."""
+    """Two condition types, five keys with up to three wordings of 2, 4 and 6 tokens (of which the
+    table keeps 4), and some examples without a condition."""
     rng = np.random.default_rng(seed)
-    wordings = {key: [[key, 7, w] for w in range(rng.integers(1, 4))] for key in range(1, 6)}
+    wordings = {
+        key: [[key, w, *[7] * (2 * w)] for w in range(rng.integers(1, 4))] for key in range(1, 6)
+    }
     examples = []
     for number in range(count):
         length = int(rng.integers(2, longest))

@@ -120,7 +120,7 @@ def test_another_code_version_makes_another_cache(monkeypatch):
 
 def flip(path):
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 255
+    data[len(data) // 25] ^= 255  # within the records: what follows them is mostly padding
     path.write_bytes(data)
 
 
@@ -194,7 +194,9 @@ def test_a_disk_that_takes_no_more(tmp_path, builder, limit):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write the token cache in .*data.cache_dir"):
+        with pytest.raises(
+            UserError, match=r"cannot write the token cache in .*config.data.cache_dir"
+        ):
             cache.open_or_build(tmp_path, PARTS, LENGTH, Builder(builder.examples * 10))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -236,9 +238,9 @@ def _open_together(directory, locks, barrier, results):
 def test_processes_that_build_at_once(tmp_path, locks):
     """With locks one of them builds; without, both do, and both end with the same cache."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(3), context.Queue()
+    barrier, results = context.Barrier(2), context.Queue()
     arguments = (tmp_path, locks, barrier, results)
-    workers = [context.Process(target=_open_together, args=arguments) for _ in range(3)]
+    workers = [context.Process(target=_open_together, args=arguments) for _ in range(2)]
     for worker in workers:
         worker.start()
     found = [results.get(timeout=60) for _ in workers]
@@ -246,7 +248,7 @@ def test_processes_that_build_at_once(tmp_path, locks):
         worker.join(timeout=60)
         assert worker.exitcode == 0
     expected = [int(example.tokens.sum()) for example in random_table().examples]
-    assert [sums for _, sums in found] == [expected] * 3
+    assert [sums for _, sums in found] == [expected] * 2
     builds = sum(calls for calls, _ in found)
     assert builds == 1 if locks else builds >= 1
     assert not list(tmp_path.glob(".*"))

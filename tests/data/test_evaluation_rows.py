@@ -71,6 +71,16 @@ def test_only_the_conditions_differ_between_kinds():
             assert differs and not (other.loss_mask & ~matched.loss_mask).any()
 
 
+def test_room_is_kept_for_the_longest_condition_of_the_type():
+    short = [encoded(n, 2, None, [[9]], "task", "short") for n in range(12)]
+    long = encoded(12, 2, None, [[1, 2, 3, 4]], "task", "long")
+    source = make_source(ListTable([*short, long], 4), condition_capacity=8)
+    assert source.segments == 2
+    for condition in CONDITIONS:
+        for batch, _ in source.batches(condition):
+            assert batch.tokens.shape == (B, T)
+
+
 @given(st.integers(0, 100), st.integers(0, 2**63))
 def test_a_mismatched_condition_has_the_type_another_key_and_other_tokens(table_seed, seed):
     table = random_table(table_seed)
@@ -160,7 +170,7 @@ def test_messages():
         make_source(keyed_table([0, 1])).batch(0, "match")
     with pytest.raises(UserError, match=r"unknown kind of condition 'x'"):
         condition_donors(keyed_table([0, 1]).index, "x", 0)
-    with pytest.raises(UserError, match=r"data.condition_capacity is 3"):
+    with pytest.raises(UserError, match=r"config.data.condition_capacity is 3"):
         make_source(keyed_table([0, 1]), condition_capacity=3)
     with pytest.raises(UserError, match="the batch size is 0"):
         make_source(keyed_table([0, 1]), batch_size=0)

@@ -38,7 +38,7 @@ def test_bad_examples_are_refused_with_their_place(changes, message):
 
 
 def test_the_message_stands_alone_without_a_source():
-    with pytest.raises(UserError, match="^there are no messages"):
+    with pytest.raises(UserError, match=r"^there are no messages"):
         make(messages=(), source="")
 
 
@@ -79,5 +79,5 @@ def test_examples_are_frozen():
 
 def test_condition_types_are_checked():
     assert check_condition_type("task") == "task"
-    with pytest.raises(UserError, match="Did you mean 'persona'"):
+    with pytest.raises(UserError, match=r"Did you mean 'persona'"):
         check_condition_type("persna")

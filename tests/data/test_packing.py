@@ -147,11 +147,11 @@ def test_nothing_to_report():
             20,
             "error",
             r"5 of 5 examples are longer than the row \(20 tokens\): data.jsonl:1 \(21 tokens\), "
-            r"data.jsonl:2 \(22 tokens\), data.jsonl:3 \(23 tokens\). Raise data.row_length \(the "
-            r"longest needs 25\), or set data.on_long to truncate or drop",
+            r"data.jsonl:2 \(22 tokens\), data.jsonl:3 \(23 tokens\). Raise config.data.row_length "
+            r"\(the longest needs 25\), or set config.data.on_long to truncate or drop",
         ),
-        ([encoded(0, 9)], 20, "trunc", "data.on_long is 'trunc'.* Did you mean 'truncate'"),
-        ([encoded(0, 9)], 1, "drop", "data.row_length is 1; a row needs at least 2"),
+        ([encoded(0, 9)], 20, "trunc", "config.data.on_long is 'trunc'.* Did you mean 'truncate'"),
+        ([encoded(0, 9)], 1, "drop", "config.data.row_length is 1; a row needs at least 2"),
         ([encoded(0, 30, labels=[25])], 20, "truncate", "none of the 1 examples can be used: 0 "),
         ([], 20, "truncate", "none of the 0 examples can be used"),
         ([encoded(0, 9, labels=[0])], 20, "drop", "1 have no labelled token"),
@@ -165,7 +165,7 @@ def test_messages(examples, row_length, policy, message):
 
 
 def test_a_table_needs_a_condition_length():
-    with pytest.raises(UserError, match=r"data.condition_length is 0; it is at least 1"):
+    with pytest.raises(UserError, match=r"config.hypernet.condition_length is 0; it is at least 1"):
         ListTable([], condition_length=0)
 
 

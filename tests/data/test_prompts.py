@@ -69,10 +69,14 @@ def test_default_words_do_not_guess(condition_type, instruction):
     """Q20: words in the instruction or a sentiment word as condition change nothing."""
     plain = render(make(condition_type, "quux", instruction="I"), "system", "with_instruction")
     odd = render(
-        make(condition_type, "positive", instruction=instruction or "I"), "system", "with_instruction"
+        make(condition_type, "positive", instruction=instruction or "I"),
+        "system",
+        "with_instruction",
     )
     assert odd.system.replace("positive", "quux").replace(instruction or "I", "I") == plain.system
-    reference = render(make("task", "positive", instruction="I"), "system", "raw", "reference_train")
+    reference = render(
+        make("task", "positive", instruction="I"), "system", "raw", "reference_train"
+    )
     assert reference.system == "Reply with sentiment: positive"
 
 
@@ -103,7 +107,14 @@ def test_reference_evaluation_differs_from_training():
 def test_history_becomes_turns_that_are_not_trained():
     example = make("persona", ("i sail .", "i bake ."), history=(("u1", "a1"), ("u2", "a2")))
     rendered = render(example)
-    assert [turn.content for turn in rendered.turns] == ["u1", "a1", "u2", "a2", "Where to?", "Home."]
+    assert [turn.content for turn in rendered.turns] == [
+        "u1",
+        "a1",
+        "u2",
+        "a2",
+        "Where to?",
+        "Home.",
+    ]
     assert [turn.role for turn in rendered.turns] == ["user", "assistant"] * 3
     assert rendered.history_turns == 4
     assert rendered.condition_text == "i sail .\ni bake ."
@@ -135,7 +146,7 @@ def test_another_condition_takes_the_place_of_the_own():
     nothing = render(example, "query", condition=None)
     assert nothing.condition_text is None
     assert nothing.turns[0].content == "Where to?\n\nI"
-    with pytest.raises(UserError, match="^f:1: the condition is empty"):
+    with pytest.raises(UserError, match=r"^f:1: the condition is empty"):
         render(dataclasses.replace(example, source="f:1"), condition="")
 
 
@@ -162,7 +173,7 @@ def test_unknown_settings(settings, message):
 
 def test_a_conversation_needs_a_turn():
     example = dataclasses.replace(make(source="f:2"), messages=(Message("system", "s"),))
-    with pytest.raises(UserError, match="^f:2: there is no user or assistant message"):
+    with pytest.raises(UserError, match=r"^f:2: there is no user or assistant message"):
         render(example)
 
 

@@ -76,7 +76,7 @@ def test_every_usable_example_once_an_epoch_whole_and_under_its_own_condition(
         assert tokens.tolist() == example.tokens[:T].tolist()
         labelled = example.tokens[1:T][example.loss_mask[1:T]]
         assert targets.tolist() == labelled.tolist()
-        wordings = {tuple(c.tolist()) for c in example.conditions}
+        wordings = {tuple(c.tolist()[:4]) for c in example.conditions}
         assert condition in wordings or (condition is None and not wordings)
 
 
@@ -231,7 +231,7 @@ def test_temperature():
     sizes = {"a": 900, "b": 100}
     assert mixing_weights(sizes, 1) == pytest.approx({"a": 0.9, "b": 0.1})
     assert mixing_weights(sizes, 2) == pytest.approx({"a": 0.75, "b": 0.25})
-    with pytest.raises(UserError, match=r"data.mixing_temperature is 0; it must be above 0"):
+    with pytest.raises(UserError, match=r"the mixing temperature is 0; it must be above 0"):
         mixing_weights(sizes, 0)
 
 
@@ -265,11 +265,14 @@ def test_conditions_that_were_cut_are_counted():
     [
         ({"batch_size": 0}, "the batch size is 0; it is at least 1"),
         ({"window": 0}, "the packing window is 0"),
-        ({"condition_dropout": 1.5}, r"data.condition_dropout is 1.5; it is 0 .. 1"),
-        ({"condition_capacity": 3}, "data.condition_capacity is 3, less than one condition"),
-        ({"mixing": {"stile": 1}}, "data.mixing names 'stile'.* Did you mean 'style'"),
-        ({"mixing": {"style": -1}}, "data.mixing gives 'style' the weight -1"),
-        ({"mixing": {"style": float("nan")}}, "data.mixing gives 'style' the weight nan"),
+        ({"condition_dropout": 1.5}, r"config.data.condition_dropout is 1.5; it is 0 .. 1"),
+        ({"condition_capacity": 3}, "config.data.condition_capacity is 3, less than one condition"),
+        ({"mixing": {"stile": 1}}, "config.data.type_weights names 'stile'.* Did you mean 'style'"),
+        ({"mixing": {"style": -1}}, "config.data.type_weights gives 'style' the weight -1"),
+        (
+            {"mixing": {"style": float("nan")}},
+            "config.data.type_weights gives 'style' the weight nan",
+        ),
         ({"mixing": {"style": 0}}, "no condition type a weight above 0"),
     ],
 )
@@ -280,7 +283,9 @@ def test_messages(changes, message):
 
 def test_a_weighted_type_without_usable_examples_is_named():
     table = ListTable([encoded(0, 4), encoded(1, 4, labels=[], condition_type="style")], 4)
-    with pytest.raises(UserError, match="weights 'style', but none of its examples can be used"):
+    with pytest.raises(
+        UserError, match="gives 'style' a weight, but none of its examples can be used"
+    ):
         make_source(table, mixing={"task": 1, "style": 1})
 
 

@@ -1,5 +1,6 @@
 """Tokenizers of every kind: round trips, offsets, special-token text, files, and bad files."""
 
+import copy
 import json
 import random
 
@@ -33,10 +34,10 @@ ALL = {
     "gguf-llama": GGUF_LLAMA,
     "gguf-gpt2": gguf_tokenizer(gguf_bpe_fields(), "m.gguf"),
 }
+HOSTILE = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<s>", "</s>", "<unk>"]
 TEXT = st.lists(
     st.sampled_from(
-        ["The", " dog", "  ", "\n", "1234", "é", "你好", "😀", "<|im_end|>", "</s>", "<s>", "<unk>"]
-        + ["<|eot_id|>", "<|im_start|>", "don't", ";", "\t"]
+        ["The", " dog", "  ", "\n", "1234", "é", "你好", "😀", "don't", ";", "\t", *HOSTILE]
     )
     | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0▁"), max_size=4),
     max_size=8,
@@ -61,11 +62,21 @@ def test_text_round_trips_and_stays_text(name, text):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_half_a_surrogate_pair_is_no_text(name):
+    with pytest.raises(UserError, match=r"not Unicode at character 1: '.ud800'"):
+        ALL[name].encode("a\ud800")
+    with pytest.raises(UserError, match=r"not Unicode at character 1"):
+        ALL[name].encode_parts([("a\ud800", False)])
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_template_text_gives_special_tokens_and_user_text_does_not(name):
     tokenizer = ALL[name]
     special = next(text for text in tokenizer.special_tokens if text != "<unk>")
     number = tokenizer.special_tokens[special]
-    ids, offsets = tokenizer.encode_parts([(special, True), (f"a{special}b", False), (special, True)])
+    ids, offsets = tokenizer.encode_parts(
+        [(special, True), (f"a{special}b", False), (special, True)]
+    )
     assert ids[0] == ids[-1] == number and ids.count(number) == 2
     assert offsets[0] == (0, len(special))
     assert offsets[-1] == (2 * len(special) + 2, 3 * len(special) + 2)
@@ -128,7 +139,7 @@ def test_the_byte_tokenizer():
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_saved_tokenizer_loads_the_same(name, tmp_path):
-    tokenizer = ALL[name]
+    tokenizer = copy.copy(ALL[name])
     tokenizer.chat_template = tokenizer.chat_template or "{{ messages }}"
     tokenizer.save(tmp_path / "run" / "tokenizer")
     for path in (tmp_path / "run", tmp_path / "run" / "tokenizer"):
@@ -240,6 +251,8 @@ def test_bad_configurations(tmp_path, config, message):
         ({"pre": "qwen9"}, "tokenizer.ggml.pre 'qwen9' is not supported .*smollm"),
         ({"merges": ["abc"]}, "tokenizer.ggml.merges holds something not a pair"),
         ({"merges": ["zz qq"]}, "m.gguf: not a tokenizer that can be read"),
+        ({"merges": [1]}, "tokenizer.ggml.merges holds a int, not only str"),
+        ({"tokens": ["a", 1]}, "tokenizer.ggml.tokens holds a int, not only str"),
         ({"token_type": [1]}, "tokens but 1 token types; the file is damaged"),
         ({"eos_token_id": 10**6}, "tokenizer.ggml.eos_token_id 1000000 is outside"),
     ],

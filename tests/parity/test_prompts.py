@@ -29,9 +29,7 @@ def test_prompts_equal_the_recorded_ones(part):
     for record in records:
         example = example_of(record["row"])
         placement = PLACEMENT[record["placement"]]
-        rendered = render(
-            example, placement, EXPRESSION[record["expression"]], "reference_train"
-        )
+        rendered = render(example, placement, EXPRESSION[record["expression"]], "reference_train")
         answer = Message("assistant", record["row"]["response"])
         reference = record["reference"]
         if "error" in reference:  # defined here: what the reference would say, where it may stand

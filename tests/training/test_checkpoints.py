@@ -19,7 +19,7 @@ import pytest
 
 from megan_jax.errors import UserError
 from megan_jax.training import checkpoints
-from megan_jax.training.checkpoints import Checkpoints, load_trainable
+from megan_jax.training.checkpoints import Checkpoints, load_parameters
 
 ROOT = Path(checkpoints.__file__).parents[2]
 FINGERPRINTS = {"base_model": {"source": "models/a", "fingerprint": "aaaa"}}
@@ -95,7 +95,7 @@ def test_saving_does_not_read_buffers_that_the_next_step_overwrites(tmp_path):
     with Checkpoints(tmp_path) as saved:
         saved.save(1, state, {})
         state = jax.block_until_ready(update(state))
-    tree, _ = load_trainable(tmp_path)
+    tree, _ = load_parameters(tmp_path)
     np.testing.assert_array_equal(tree["w"], np.arange(3_000_000, dtype=np.float32))
 
 
@@ -118,21 +118,21 @@ def test_restores_into_the_given_sharding(tmp_path):
     run_script(script, XLA_FLAGS="--xla_force_host_platform_device_count=4")
 
 
-def test_load_trainable_reads_the_parameters_alone_as_numpy(tmp_path):
+def test_load_parameters_reads_the_parameters_alone_as_numpy(tmp_path):
     save_steps(tmp_path, 1, 2)
     before = sorted(tmp_path.rglob("*"))
-    tree, meta = load_trainable(tmp_path)
+    tree, meta = load_parameters(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
     assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves(tree))
     assert_same(tree, jax.tree.map(np.asarray, make_state(seed=2).trainable))
     assert meta["fingerprints"] == FINGERPRINTS
-    assert_same(load_trainable(tmp_path, 1)[0], make_state(seed=1).trainable)
+    assert_same(load_parameters(tmp_path, 1)[0], make_state(seed=1).trainable)
 
 
 def test_relative_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_steps(Path("runs/a"), 1)
-    assert_same(load_trainable("runs/a")[0], make_state(seed=1).trainable)
+    assert_same(load_parameters("runs/a")[0], make_state(seed=1).trainable)
 
 
 def broken_copies(source: Path, scratch: Path):
@@ -157,7 +157,7 @@ def test_every_missing_or_truncated_file_is_named_and_the_one_before_is_used(tmp
     for copy, file in broken_copies(tmp_path / "c", tmp_path):
         caplog.clear()
         with caplog.at_level(logging.WARNING, logger="megan_jax"):
-            tree, _ = load_trainable(copy)
+            tree, _ = load_parameters(copy)
         assert_same(tree, make_state(seed=1).trainable)
         (message,) = [r.getMessage() for r in caplog.records if r.name.startswith("megan_jax")]
         assert str(file) in message and "using the checkpoint of step 1 instead" in message
@@ -173,14 +173,14 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_its_step_saved_again(tmp_p
         assert (tmp_path / "damaged-2").is_dir() and not (tmp_path / "2").exists()
         assert saved.save(2, make_state(seed=2), META)
     assert "is missing; using the checkpoint of step 1" in caplog.text
-    assert_same(load_trainable(tmp_path)[0], make_state(seed=2).trainable)
+    assert_same(load_parameters(tmp_path)[0], make_state(seed=2).trainable)
 
 
 def test_damage_that_the_list_of_files_misses_is_found_while_reading(tmp_path, caplog):
     save_steps(tmp_path, 1, 2)
     metadata = tmp_path / "2" / "meta" / "metadata"
     metadata.write_bytes(b"x" * metadata.stat().st_size)
-    assert_same(load_trainable(tmp_path)[0], make_state(seed=1).trainable)
+    assert_same(load_parameters(tmp_path)[0], make_state(seed=1).trainable)
     assert f"{tmp_path / '2'} cannot be read" in caplog.text
 
 
@@ -188,23 +188,36 @@ def test_an_exact_step_is_not_replaced_by_another(tmp_path):
     save_steps(tmp_path, 1, 2)
     (tmp_path / "2" / "files.json").unlink()
     with pytest.raises(UserError, match=r"no usable checkpoint.*2/files.json is missing"):
-        load_trainable(tmp_path, 2)
+        load_parameters(tmp_path, 2)
     with pytest.raises(UserError, match=r"no checkpoint of step 7; it has: 2, 1"):
-        load_trainable(tmp_path, 7)
+        load_parameters(tmp_path, 7)
 
 
 def test_no_checkpoint_at_all(tmp_path):
     with pytest.raises(UserError, match="there is no checkpoint"):
-        load_trainable(tmp_path / "nowhere")
+        load_parameters(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     with Checkpoints(tmp_path) as saved, pytest.raises(UserError, match="there is no checkpoint"):
         saved.restore(make_state())
 
 
+def test_all_damaged_is_an_error_and_not_a_fresh_start(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    for step in ("1", "2"):
+        (tmp_path / step / "meta" / "metadata").unlink()
+    message = r"no usable checkpoint.*2/meta/metadata is missing.*1/meta/metadata is missing"
+    with Checkpoints(tmp_path) as saved:
+        with pytest.raises(UserError, match=message):
+            saved.latest_step()
+        with pytest.raises(UserError, match=message):
+            saved.restore(make_state())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
 def test_an_unfinished_save_is_not_a_checkpoint_and_is_removed(tmp_path):
     save_steps(tmp_path, 1)
     shutil.copytree(tmp_path / "1", tmp_path / "5.orbax-checkpoint-tmp")
-    assert_same(load_trainable(tmp_path)[0], make_state(seed=1).trainable)
+    assert_same(load_parameters(tmp_path)[0], make_state(seed=1).trainable)
     assert (tmp_path / "5.orbax-checkpoint-tmp").exists()  # a reader leaves a writer's files alone
     with Checkpoints(tmp_path) as saved:
         assert saved.latest_step() == 1
@@ -345,8 +358,8 @@ def test_a_full_disk_and_a_read_only_folder(tmp_path, kind):
 def test_a_run_on_a_read_only_disk_can_be_used(tmp_path):
     save_steps(tmp_path, 1)
     script = f"""
-        from megan_jax.training.checkpoints import load_trainable
-        print(load_trainable({str(tmp_path)!r})[0]["hyper"]["query_proj"]["kernel"].shape)
+        from megan_jax.training.checkpoints import load_parameters
+        print(load_parameters({str(tmp_path)!r})[0]["hyper"]["query_proj"]["kernel"].shape)
     """
     mount = (
         f'mount --bind {tmp_path} {tmp_path} && mount -o remount,ro,bind {tmp_path} && exec "$@"'
@@ -360,15 +373,15 @@ def test_nothing_but_our_own_warnings_reaches_the_terminal(tmp_path):
         import os, jax.numpy as jnp
         from absl import logging
         logging.set_verbosity(logging.INFO)
-        from megan_jax.training.checkpoints import Checkpoints, load_trainable
+        from megan_jax.training.checkpoints import Checkpoints, load_parameters
         state = {{"trainable": {{"w": jnp.ones((30, 30))}}, "step": 3}}
         with Checkpoints({str(tmp_path)!r}) as saved:
             saved.save(1, state, {{}})
             saved.save(2, state, {{}})
             saved.restore(state)
-        load_trainable({str(tmp_path)!r})
+        load_parameters({str(tmp_path)!r})
         os.remove({str(tmp_path / "2" / "files.json")!r})
-        load_trainable({str(tmp_path)!r})
+        load_parameters({str(tmp_path)!r})
     """
     done = run_script(script)
     assert done.stdout == ""
@@ -395,4 +408,4 @@ def test_killed_while_saving_the_older_checkpoint_is_whole(tmp_path):
     done = subprocess.run(command, env=environment, timeout=60)
     assert done.returncode == -9
     assert any(tmp_path.glob("2.*")) and not (tmp_path / "2").exists()
-    np.testing.assert_array_equal(load_trainable(tmp_path)[0]["w"], np.full(10, 7.0))
+    np.testing.assert_array_equal(load_parameters(tmp_path)[0]["w"], np.full(10, 7.0))

@@ -13,7 +13,7 @@ import hashlib
 import io
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -24,6 +24,8 @@ from megan_jax.data.suite.splits import SPLITS, Row, choose_unseen, split_rows
 
 # Rows of an evaluation split, of each type.
 EVAL_SIZE = 200
+# Files of this package that don't shape the rows.
+SHAPELESS = ("__init__.py", "__main__.py", "fetch.py", "make_tasks.py")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,9 @@ class _SuiteBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """What the builders share; a subclass says how to make and divide the rows."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = (suite_config(0),)
+    # TFDS looks for a file of download checksums beside this path; there is none, and looking
+    # would need a package that TFDS doesn't declare.
+    code_path = None
 
     def _info(self) -> tfds.core.DatasetInfo:
         text, texts = tfds.features.Text(), tfds.features.Sequence(tfds.features.Text())
@@ -84,7 +88,8 @@ class _SuiteBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _split_generators(self, dl_manager: object) -> dict[str, Iterator]:
-        written = self.written(self.builder_config.seed)
+        config = self.builder_config
+        written = self.written(config.seed if isinstance(config, SuiteConfig) else 0)
         return {split: self._generate_examples(written[split]) for split in SPLITS}
 
     def _generate_examples(self, written: list[Written]) -> Iterator[tuple[int, dict]]:
@@ -106,8 +111,12 @@ class _SuiteBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         raise NotImplementedError
 
 
+def _unseen(keys: Iterable[str], count: int, seed: int, kind: str) -> frozenset[str]:
+    return choose_unseen(keys, count, seed, kind, conditions.ALWAYS_SEEN.get(kind, ()))
+
+
 def _by_wording(
-    splits: dict[str, list[Row]], wordings: dict[str, tuple[str, ...]], seed: int, name: str
+    splits: dict[str, list[Row]], wordings: Mapping[str, tuple[str, ...]], seed: int, name: str
 ) -> dict[str, list[Written]]:
     """Writes every row under one of its condition's wordings, drawn from (seed, name, split)."""
     result = {}
@@ -128,7 +137,7 @@ class SuiteDomain(_SuiteBuilder):
 
     def written(self, seed: int) -> dict[str, list[Written]]:
         rows = sources.domain_rows()
-        unseen = choose_unseen((row.key for row in rows), 2, seed, "domain")
+        unseen = _unseen((row.key for row in rows), 2, seed, "domain")
         splits = split_rows(rows, unseen, seed, "domain", 600, EVAL_SIZE)
         return _by_wording(splits, conditions.SECTIONS, seed, "domain")
 
@@ -138,7 +147,7 @@ class SuiteStyle(_SuiteBuilder):
 
     def written(self, seed: int) -> dict[str, list[Written]]:
         rows = sources.style_rows()
-        unseen = choose_unseen((row.key for row in rows), 3, seed, "style")
+        unseen = _unseen((row.key for row in rows), 3, seed, "style")
         splits = split_rows(rows, unseen, seed, "style", 500, EVAL_SIZE)
         return _by_wording(splits, conditions.STYLES, seed, "style")
 
@@ -148,7 +157,7 @@ class SuitePersona(_SuiteBuilder):
 
     def written(self, seed: int) -> dict[str, list[Written]]:
         rows = sources.persona_rows()
-        unseen = choose_unseen((row.key for row in rows), 12, seed, "persona")
+        unseen = _unseen((row.key for row in rows), 12, seed, "persona")
         splits = split_rows(rows, unseen, seed, "persona", 120, EVAL_SIZE)
         result = {}
         for split, kept in splits.items():
@@ -172,8 +181,8 @@ class SuiteSentiment(_SuiteBuilder):
         splits = split_rows(rows, frozenset(), seed, "sentiment", 2000, EVAL_SIZE)
         # Both polarities lose the same wordings, which come in pairs.
         number = len(conditions.SENTIMENTS["positive"])
-        unseen = choose_unseen(map(str, range(number)), 3, seed, "sentiment")
-        result = {}
+        unseen = _unseen(map(str, range(number)), 3, seed, "sentiment")
+        result: dict[str, list[Written]] = {}
         for split, kept in splits.items():
             wanted = {
                 key: tuple(w for i, w in enumerate(all_) if (str(i) in unseen) == ("un" in split))
@@ -188,7 +197,7 @@ class SuiteTask(_SuiteBuilder):
 
     def written(self, seed: int) -> dict[str, list[Written]]:
         rows, descriptions = tasks.load()
-        unseen = choose_unseen(descriptions, 8, seed, "task")
+        unseen = _unseen(descriptions, 8, seed, "task")
         splits = split_rows(rows, unseen, seed, "task", 200, EVAL_SIZE)
         return _by_wording(splits, descriptions, seed, "task")
 
@@ -206,9 +215,8 @@ BUILDERS: dict[str, type[_SuiteBuilder]] = {
 def fingerprint() -> str:
     """Twelve hexadecimal digits for everything that shapes the rows: code, tasks and packages."""
     digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".py", ".gz", ".txt"):
+    for path in sorted(Path(__file__).parent.glob("*")):
+        if path.suffix in (".py", ".gz", ".txt") and path.name not in SHAPELESS:
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 

@@ -176,6 +176,22 @@ SENTIMENTS = {
     ),
 }
 
+# Whatever the seed, these are trained on: the most distinct or the richest conditions.
+ALWAYS_SEEN = {
+    "domain": ("Geography", "Government", "Economy", "Military and Security"),
+    "style": (
+        "shakespeare-comedy",
+        "shakespeare-tragedy",
+        "milton-verse",
+        "almanac",
+        "one-line-review",
+        "long-review",
+        "headline",
+    ),
+    # The first two wordings of each polarity.
+    "sentiment": ("0", "1"),
+}
+
 DOMAIN_PROMPTS = (
     "Write a passage about {country}.",
     "Tell me something about {country}.",
@@ -193,12 +209,16 @@ TOPIC_PROMPTS = (
     "Write a few lines with the word '{topic}' in them.",
 )
 # Common words that no style owns: one that occurs in a passage may stand in its prompt.
+# fmt: off
 TOPICS = (
-    "time man men day night world life death war people money water house father mother heart "
-    "hand eyes power king country city state love friend truth name head children women son "
-    "daughter night year years place work land sea fire light head words book law peace hope "
-    "fear story art play nature history"
-).split()
+    "time", "man", "men", "day", "night", "world", "life", "death", "war",
+    "people", "money", "water", "house", "father", "mother", "heart", "hand", "eyes",
+    "power", "king", "country", "city", "state", "love", "friend", "truth", "name",
+    "head", "children", "women", "son", "daughter", "year", "years", "place", "work",
+    "land", "sea", "fire", "light", "words", "book", "law", "peace", "hope",
+    "fear", "story", "art", "play", "nature", "history",
+)
+# fmt: on
 SENTIMENT_PROMPTS = (
     "Write a one-line review of a film.",
     "Review a movie in one sentence.",

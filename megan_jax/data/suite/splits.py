@@ -6,7 +6,6 @@ document (a country, a scene, one review), and no text of an evaluation split oc
 
 from __future__ import annotations
 
-import collections
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -36,9 +35,12 @@ class Row:
     options: tuple[str, ...] = ()
 
 
-def choose_unseen(keys: Iterable[str], count: int, seed: int, name: str) -> frozenset[str]:
+def choose_unseen(
+    keys: Iterable[str], count: int, seed: int, name: str, always_seen: Iterable[str] = ()
+) -> frozenset[str]:
     """Draws the `count` conditions that training never sees: a pure function of its arguments."""
-    return frozenset(random.Random(f"{seed}/{name}/unseen").sample(sorted(set(keys)), count))
+    candidates = sorted(set(keys) - set(always_seen))
+    return frozenset(random.Random(f"{seed}/{name}/unseen").sample(candidates, count))
 
 
 def split_rows(
@@ -71,7 +73,8 @@ def split_rows(
     # Evaluation first: a text that stands in two splits is dropped from training.
     for split in reversed(SPLITS):
         limit = train_per_key if split == "train" else eval_size
-        fresh = {key: _take(pool, limit, used) for key, pool in sorted(pools[split].items())}
+        taken = set(used)
+        fresh = {key: _take(pool, limit, taken) for key, pool in sorted(pools[split].items())}
         ordered = _interleave(fresh, random.Random(f"{seed}/{name}/{split}"))
         result[split] = ordered if split == "train" else ordered[:eval_size]
         used.update(text for row in result[split] for text in row.texts)
@@ -91,15 +94,14 @@ def _divide_groups(
     return homes
 
 
-def _take(pool: list[Row], limit: int, used: set[str]) -> list[Row]:
-    """The first `limit` rows without a text that was used already, in `used` or among them."""
-    taken: list[Row] = []
-    own: set[str] = set()
+def _take(pool: list[Row], limit: int, taken: set[str]) -> list[Row]:
+    """The first `limit` rows without a text in `taken`, to which theirs are added."""
+    rows: list[Row] = []
     for row in pool:
-        if len(taken) < limit and not any(text in used or text in own for text in row.texts):
-            own.update(row.texts)
-            taken.append(row)
-    return taken
+        if len(rows) < limit and taken.isdisjoint(row.texts):
+            taken.update(row.texts)
+            rows.append(row)
+    return rows
 
 
 def _interleave(rows_of: dict[str, list[Row]], rng: random.Random) -> list[Row]:

@@ -12,7 +12,7 @@ from megan_jax.data.suite.task_specs import SPECS
 from megan_jax.errors import UserError
 
 ROWS_FILE = Path(__file__).with_name("tasks.jsonl.gz")
-HASH_FILE = Path(__file__).with_name("tasks.jsonl.gz.sha256")
+HASH_FILE = Path(__file__).with_name("tasks.sha256.txt")
 
 
 def load(path: Path = ROWS_FILE) -> tuple[list[Row], dict[str, tuple[str, ...]]]:

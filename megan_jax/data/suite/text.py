@@ -13,11 +13,13 @@ _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Ste|Gen|Sen|Gov|Rep|Jr|Sr|Lt|Col|Capt|No|vs|etc|est|ca|approx|Inc|Co"
     r"|Prof|vol|cf|Mt|ft|sq|Sept|Oct|Nov|Dec|Jan|Feb|Aug)|\b[A-Za-z])\.$"
 )
-_PROSE_END = re.compile(r"(?<=[.!?])(?:[\"')\]”’]*)\s+(?=[\"'(“‘]?[A-Z0-9])")
+_PROSE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')”’]))\s+(?=[\"'(“‘]?[A-Z0-9])")
 _CLAUSE_END = re.compile(r"(?<=;)\s+")
 _VERSE_END = re.compile(r"(?<=[.!?;:])\n")
 
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]")
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff]"
+)
 _COARSE = re.compile(
     r"\b(?:jew(?:s|ess)?|strumpets?|whor\w*|bastards?|slut\w*|bitch\w*|harlots?|nigg\w*|negro\w*"
     r"|fuck\w*|shit\w*|cunt\w*|fag\w*|rape[ds]?|raping|retard\w*|incest\w*|porn\w*|nazi\w*)\b",
