@@ -17,7 +17,6 @@ quickstart() {
   note "Training, then evaluating, the quickstart: about ten minutes on two cores."
   run "$venv/bin/python" -m megan_jax.train \
     --config experiments/quickstart.py --workdir runs/quickstart
-  run "$venv/bin/python" -m megan_jax.evaluate --workdir runs/quickstart
 }
 
 chat() {
@@ -25,8 +24,10 @@ chat() {
   for argument in "$@"; do
     case "$argument" in --model | --model=*) has_model=1 ;; esac
   done
-  if [ -z "$has_model" ] && [ -d "$root/runs/quickstart" ]; then
-    set -- --model "$root/runs/quickstart" "$@"
+  if [ -z "$has_model" ]; then
+    local model="pretrained"
+    if [ -f "$root/runs/quickstart/run.json" ]; then model="$root/runs/quickstart"; fi
+    set -- --model "$model" "$@"
   fi
   replace "$venv/bin/python" -m megan_jax.generate --interactive "$@"
 }
@@ -61,7 +62,7 @@ usage: ./launch.sh [COMMAND [ARGUMENT ...]]
   train         train a network  --config FILE.py --workdir DIR
   evaluate      measure a model  --workdir DIR, or --model PATH
   generate      answer a prompt  --model PATH --condition TEXT --prompt TEXT
-  chat          talk to the quickstart's model, or to another with --model PATH
+  chat          talk to the quickstart's model, or the one that comes along
   convert       convert weights  --source PATH --target DIR --format NAME
   data          check a file     check FILE.jsonl
   test          lint, types and tests; with arguments: pytest with these

@@ -29,6 +29,9 @@ from megan_jax.training.checkpoints import load_parameters
 from megan_jax.training.trainable import join
 
 EMBEDDED = "smollm2-135m-instruct"
+# A hypernetwork for the embedded model that comes with the package; a run folder like any other.
+PRETRAINED = "pretrained"
+PRETRAINED_RUN = Path(__file__).parent / "assets" / "smollm2-135m-suite"
 TINY = "tiny-random"
 WEIGHTS_FILE = "weights.safetensors"
 
@@ -230,7 +233,11 @@ def _check_tree(model: Model, params: Params, where: Path) -> None:
 
 
 def load_model(path: str | Path, dtype: Any = None) -> Loaded:
-    """Loads whatever `path` is: a run folder, a base model's name, a folder or a GGUF file."""
+    """Loads whatever `path` is: a run folder, a base model's name, a folder or a GGUF file, or
+    `pretrained`, the run that comes with the package.
+    """
+    if str(path) == PRETRAINED:
+        path = PRETRAINED_RUN
     if run_folder.is_run_folder(path):
         return load_run(path, dtype)
     config = configs.get_default()

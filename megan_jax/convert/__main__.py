@@ -2,8 +2,8 @@
 
     python -m megan_jax.convert --source PATH --target DIR --format hf|megan-torch
 
-PATH is a Hugging Face or MeGan folder or a .gguf file; DIR must not exist yet. The tensors are
-copied one by one, so that a model larger than memory converts too. Quantised tensors become
+PATH is a run folder, a Hugging Face or MeGan folder or a .gguf file; DIR must not exist yet. The
+tensors are copied one by one, so that a model larger than memory converts too. Quantised tensors become
 float32, everything else keeps its type. The tokenizer comes along.
 """
 
@@ -24,6 +24,7 @@ from megan_jax.convert.load import Source, open_model
 from megan_jax.convert.safetensors_io import DEFAULT_SHARD_BYTES
 from megan_jax.convert.save import new_folder, write_model
 from megan_jax.errors import UserError
+from megan_jax.run_folder import is_run_folder
 
 FORMATS = ("hf", "megan-torch")
 _TOKENIZER_FILES = (
@@ -137,12 +138,17 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     before = signal.signal(signal.SIGTERM, _stop)
     try:
-        model = convert(
-            options.source, options.target, options.format, options.base, options.merged
-        )
+        arguments = (options.source, options.target, options.format, options.base, options.merged)
+        if is_run_folder(options.source):
+            # Needs JAX, which the other formats do without.
+            from megan_jax.convert.run import convert_run
+
+            count = convert_run(*arguments)
+        else:
+            tensors = convert(*arguments).tensors.values()
+            count = sum(math.prod(tensor.shape) for tensor in tensors)
     finally:
         signal.signal(signal.SIGTERM, before)
-    count = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
     print(f"{options.target}: written as {options.format} (source: {count:,} parameters).")
     return 0
 

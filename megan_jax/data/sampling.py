@@ -47,18 +47,6 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-def mixing_weights(sizes: Mapping[str, int], temperature: float) -> dict[str, float]:
-    """Shares proportional to size ** (1 / temperature), summing to 1 (T5, Raffel et al. 2020, 3.5).
-
-    Temperature 1 keeps the sizes' own proportions; a higher one evens them out.
-    """
-    if not temperature > 0:
-        raise UserError(f"the mixing temperature is {temperature}; it must be above 0.")
-    powers = {name: size ** (1.0 / temperature) for name, size in sizes.items()}
-    total = sum(powers.values())
-    return {name: power / total for name, power in powers.items()}
-
-
 @dataclasses.dataclass(frozen=True)
 class Epoch:
     """The rows of one epoch of E examples.
@@ -259,8 +247,8 @@ class BatchSource:
             if len(members) == 0:
                 raise UserError(
                     f"config.data.type_weights gives {name!r} a weight, but none of its examples "
-                    f"can be used: all are longer than the row ({self.row_length} tokens) or have no "
-                    "labelled token."
+                    f"can be used: all are longer than the row ({self.row_length} tokens) or have "
+                    "no labelled token."
                 )
         if not groups:
             raise UserError("config.data.type_weights gives no condition type a weight above 0.")

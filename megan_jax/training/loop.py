@@ -107,14 +107,10 @@ def report_data(source: BatchSource, say: Callable[[str], None]) -> None:
         f"data: {stats.examples:,} examples, {stats.tokens:,} tokens in {stats.rows:,} rows an "
         f"epoch ({stats.padding_share:.1%} padding), {stats.labelled_tokens:,} labelled"
     )
-    for count, what in (
-        (stats.truncated, "cut to the row length"),
-        (stats.dropped_long, "left out: longer than a row"),
-        (stats.dropped_unlabelled, "left out: no response within the row"),
-        (stats.conditions_cut, "with a condition cut to condition_length"),
-    ):
-        if count:
-            say(f"data: {count:,} examples {what}")
+    for line in source.admission.report(source.row_length):
+        say(f"data: {line}")
+    if stats.conditions_cut:
+        say(f"data: {stats.conditions_cut:,} examples with a condition cut to condition_length")
 
 
 def _loop(
@@ -177,7 +173,7 @@ def _loop(
         if step > start or checkpoints.latest_step() is None:
             checkpoints.save(step, state, meta)
         checkpoints.wait()
-        if evaluator is not None and step == total and not interrupts.requested:
+        if evaluator is not None and start < step == total and not interrupts.requested:
             metrics.write(step, evaluator(state))
     return Outcome(
         state=state,

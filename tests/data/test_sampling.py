@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from megan_jax.data.sampling import BatchSource, draw, mixing_weights, process_rows
+from megan_jax.data.sampling import BatchSource, draw, process_rows
 from megan_jax.data.table import ListTable
 from megan_jax.errors import UserError
 from tests.data.encoded import encoded, number_of, random_table
@@ -225,14 +225,6 @@ def test_a_mixed_epoch_is_shuffled_across_types():
     types = table.index.type_ids[source.epoch(0).numbers]
     changes = (types[1:] != types[:-1]).mean()
     assert 0.3 < changes < 0.7
-
-
-def test_temperature():
-    sizes = {"a": 900, "b": 100}
-    assert mixing_weights(sizes, 1) == pytest.approx({"a": 0.9, "b": 0.1})
-    assert mixing_weights(sizes, 2) == pytest.approx({"a": 0.75, "b": 0.25})
-    with pytest.raises(UserError, match=r"the mixing temperature is 0; it must be above 0"):
-        mixing_weights(sizes, 0)
 
 
 def test_stats_count_what_the_batches_hold():

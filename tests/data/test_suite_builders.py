@@ -27,7 +27,7 @@ WORDS = ("amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "heron",
 
 
 def _sentence(rng: random.Random, number: int = 9) -> str:
-    return " ".join(rng.choices(WORDS, k=number)).capitalize() + "."
+    return f"The {' '.join(rng.choices(WORDS, k=number))}."
 
 
 def _csv(header: str, rows: list[list[str]]) -> bytes:

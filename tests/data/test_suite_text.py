@@ -58,6 +58,9 @@ Enter a Servant
 CAROL
 My lady!
 
+ANNA, CAROL and Dan.
+Ay.
+
 SCENE II. Another room.
 
 BERT.
@@ -72,9 +75,10 @@ def test_play_has_speakers_words_and_scenes_without_directions():
         ("BERT", "It is I. I came along the road and nobody saw me at all. Amen."),
         ("ANNA", "Amen."),
         ("CAROL", "My lady!"),
+        ("ANNA, CAROL and Dan", "Ay."),
         ("BERT", "Good night -- good night."),
     ]
-    assert [s.scene for s in speeches] == [1, 1, 1, 1, 2]
+    assert [s.scene for s in speeches] == [1, 1, 1, 1, 1, 2]
 
 
 def test_sentences_respect_abbreviations():

@@ -13,7 +13,7 @@ from megan_jax.models.config import RopeScaling
 from megan_jax.models.decoder import Precision
 from megan_jax.models.model import Model
 from tests.models import plain
-from tests.models.tiny import TINY, random_params, tiny_model
+from tests.models.tiny import TINY, assert_trees_close, quick_jit, random_params, tiny_model
 
 VARIANTS = {
     "plain": {},
@@ -35,7 +35,7 @@ def tokens_of(rows: int, length: int, seed: int = 0) -> np.ndarray:
 
 @functools.cache
 def applied(model: Model):
-    return jax.jit(functools.partial(model.apply, return_beta=True))
+    return quick_jit(functools.partial(model.apply, return_beta=True))
 
 
 @pytest.fixture(scope="module")
@@ -82,22 +82,18 @@ def test_later_tokens_change_nothing(base):
     assert np.abs(one[:, 5:] - two[:, 5:]).max() > 0.1
 
 
-@pytest.mark.parametrize(
-    "precision",
-    [Precision(scan=False), Precision(remat="full")],
-    ids=["unrolled", "remat"],
-)
-def test_memory_choices_change_nothing(base, precision: Precision):
+def test_memory_choices_change_nothing(base):
     model, params = base
-    other = Model(model.config, None, precision)
+    choices = Precision(scan=False), Precision(remat="full")
+    models = [model, *(Model(model.config, None, choice) for choice in choices)]
     tokens = jnp.asarray(tokens_of(2, 9))
 
     def loss(model: Model, params: dict) -> jax.Array:
         return jnp.mean(jnp.square(model.apply(params, tokens).logits))
 
-    grads = [jax.jit(jax.grad(functools.partial(loss, m)))(params) for m in (model, other)]
-    for left, right in zip(*map(jax.tree.leaves, grads), strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5)
+    wanted, *others = (quick_jit(jax.grad(functools.partial(loss, m)))(params) for m in models)
+    for grads in others:
+        assert_trees_close(grads, wanted, 1e-5)
 
 
 def test_bfloat16_is_near_float32(base):

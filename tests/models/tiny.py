@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,6 +15,9 @@ from megan_jax.hypernet.config import HypernetConfig
 from megan_jax.models.config import LlamaConfig
 from megan_jax.models.decoder import Precision
 from megan_jax.models.model import Model
+
+# Tests spend their time in the compiler; unoptimised programs compile in half of it.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # head_dim (6) is neither D/N (4) nor a power of two; K divides N.
 TINY = LlamaConfig(

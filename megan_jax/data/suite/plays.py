@@ -56,13 +56,18 @@ def parse_play(source: str) -> list[Speech]:
         if _DIVISION.match(line):
             finish()
             speaker, words, scene = "", [], scene + 1
-        elif label is not None and (label.isupper() or counts[label] >= FEWEST_SPEECHES):
+        elif label is not None and _is_label(label, counts[label]):
             finish()
             speaker, words = label, []
         elif not _BARE_DIRECTION.match(line):
             words.append(line)
     finish()
     return speeches
+
+
+def _is_label(label: str, count: int) -> bool:
+    """Whether a name alone on a line, `count` times in the play, is that of a speaker."""
+    return label.replace(" and ", " ").isupper() or " and " in label or count >= FEWEST_SPEECHES
 
 
 def _label(lines: list[str], i: int) -> str | None:

@@ -140,7 +140,7 @@ def _entry(label: str, text: str) -> Iterator[str]:
     named = f"{_capital(label)}: " if label else ""
     for paragraph in text.split("\n"):
         for passage in prose_passages(paragraph, LONGEST - len(named)):
-            if not re.match(r"note\b", passage) and not passage.startswith(named):
+            if not re.match(r"note\b|top five", passage) and not passage.startswith(named):
                 yield named + passage
                 named = ""
 
@@ -344,7 +344,11 @@ def _one_liners(style: bool) -> Iterator[tuple[str, str]]:
     for text, polarity in _reviews("rotten_tomatoes"):
         line = detokenise(tidy(text).replace("\n", " "))
         digest = hashlib.sha256(normalise(line).encode()).digest()
-        if (digest[0] % STYLE_SHARE == 0) == style and 40 <= len(line) <= LONGEST:
+        english = re.search(
+            r"\b(?:the|of|and|is|it|this|with|to|film|movie)\b", line, re.IGNORECASE
+        )
+        wanted = (digest[0] % STYLE_SHARE == 0) == style
+        if wanted and english and 40 <= len(line) <= LONGEST:
             yield line, polarity
 
 
