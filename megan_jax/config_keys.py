@@ -86,6 +86,9 @@ _DATA = {
         "evaluation data in the loop: `suite:SPLIT` or paths of messages JSONL files",
     ),
     "types": Key((), "condition types to use; empty: all", CONDITION_TYPES),
+    "conditions": Key(
+        (), "condition keys to use, but in unseen splits; a type of which none is listed keeps all"
+    ),
     "condition_type": Key(
         "", "condition type of JSONL rows; empty: inferred", ("", *CONDITION_TYPES)
     ),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from megan_jax.data import cache
 from megan_jax.data.encode import EncodedExample, encode_example
 from megan_jax.data.evaluation_rows import EvaluationSource
-from megan_jax.data.example import Example
+from megan_jax.data.example import Example, Message
 from megan_jax.data.files import read_text
 from megan_jax.data.jsonl import load_jsonl
 from megan_jax.data.sampling import BatchSource
@@ -29,8 +29,6 @@ from megan_jax.errors import UserError, nearest
 SUITE = "suite"
 # Long enough for any condition where the reference's evaluation does not cut it.
 UNTRUNCATED = 512
-
-_log = logging.getLogger(__name__)
 
 
 def chat_template(config: ConfigDict) -> str | None:
@@ -60,6 +58,7 @@ def read_examples(
     types = tuple(config.data.types)
     for source in sources:
         name, _, split = source.partition(":")
+        chosen = tuple(config.data.conditions)
         if name == SUITE:
             split = split or "train"
             if split not in SPLITS:
@@ -67,21 +66,16 @@ def read_examples(
                     f"data source {source!r}: the suite has the splits {', '.join(SPLITS)}."
                     f"{nearest(split, SPLITS)}"
                 )
-            examples += load_suite(split, types or None, limit_per_type=limit_per_type or None)
-            continue
-        loaded = load_jsonl(
-            source, config.data.condition_type or None, on_error=config.data.on_error
-        )
-        kept = [e for e in loaded.examples if not types or e.condition_type in types]
-        if limit_per_type:
-            counts: dict[str, int] = {}
-            limited = []
-            for example in kept:
-                counts[example.condition_type] = counts.get(example.condition_type, 0) + 1
-                if counts[example.condition_type] <= limit_per_type:
-                    limited.append(example)
-            kept = limited
-        examples += kept
+            if split.startswith("unseen"):
+                chosen = ()
+            limit = None if chosen else limit_per_type or None
+            found = load_suite(split, types or None, limit_per_type=limit)
+        else:
+            found = load_jsonl(
+                source, config.data.condition_type or None, on_error=config.data.on_error
+            ).examples
+            found = [e for e in found if not types or e.condition_type in types]
+        examples += _first(_with_keys(found, chosen), limit_per_type)
     if not examples:
         raise UserError(
             f"{', '.join(sources)}: no example of the condition types "
@@ -92,9 +86,26 @@ def read_examples(
     return examples
 
 
-def _with_system(example: Example, text: str) -> Example:
-    from megan_jax.data.example import Message
+def _with_keys(examples: Sequence[Example], keys: Sequence[str]) -> list[Example]:
+    """The examples with these condition keys; types of which no key is listed stay whole."""
+    narrowed = {e.condition_type for e in examples if e.key in keys}
+    return [e for e in examples if e.key in keys or e.condition_type not in narrowed]
 
+
+def _first(examples: Sequence[Example], limit_per_type: int) -> list[Example]:
+    """The first `limit_per_type` examples of each condition type; 0: all."""
+    if not limit_per_type:
+        return list(examples)
+    counts: collections.Counter[str] = collections.Counter()
+    kept = []
+    for example in examples:
+        counts[example.condition_type] += 1
+        if counts[example.condition_type] <= limit_per_type:
+            kept.append(example)
+    return kept
+
+
+def _with_system(example: Example, text: str) -> Example:
     if example.messages[0].role == "system":
         return example
     return dataclasses.replace(example, messages=(Message("system", text), *example.messages))

@@ -46,7 +46,6 @@ def test_defaults_are_the_sane_ones():
     h = HypernetConfig()
     assert h.kind == "shared"
     assert h.condition_length == 64
-    assert h.mask_condition_padding
     assert not h.divided_activation
     assert not h.freeze_layer_embeddings
     assert h.penalty == "none"
@@ -60,7 +59,6 @@ def test_reading_the_reference_switches_its_conventions_on():
     assert h.heads == 1
     assert h.init == "reference"
     assert h.condition_norm == "none"
-    assert not h.mask_condition_padding
     assert h.divided_activation
     assert h.freeze_layer_embeddings
     assert h.penalty == "none"
@@ -110,7 +108,7 @@ def test_refusals():
     with pytest.raises(UserError, match="no meta_swishglu_\\* keys: not a MeGan checkpoint"):
         HypernetConfig.from_reference({"model_type": "llama"})
     for key in ("style", None):
-        with pytest.raises(UserError, match="only 'x' .* is a causal model"):
+        with pytest.raises(UserError, match=r"only 'x' .* is a causal model"):
             HypernetConfig.from_reference({**REFERENCE, "meta_swishglu_attn_key": key})
     with pytest.raises(UserError, match="beta_hidden_dim must be a number, got 'wide'"):
         HypernetConfig.from_reference({**REFERENCE, "meta_swishglu_beta_hidden_dim": "wide"})

@@ -82,11 +82,15 @@ def leaves(tree: Any) -> dict[str, np.ndarray]:
 
 
 def assert_trees_close(ours: Any, theirs: Any, relative: float) -> None:
-    """Each leaf agrees within `relative` of its own norm plus as much of a tiny floor."""
+    """Each leaf agrees within `relative` of its own norm plus a tenth of that of the whole tree's.
+
+    The second part is for leaves that are sums of large terms cancelling out, such as the
+    gradients of key biases.
+    """
     left, right = leaves(jax.device_get(ours)), leaves(jax.device_get(theirs))
     assert sorted(left) == sorted(right)
     total = np.sqrt(sum(float(np.sum(np.square(v, dtype=np.float64))) for v in right.values()))
     for path, value in left.items():
         off = float(np.linalg.norm((value.astype(np.float64) - right[path]).ravel()))
-        allowed = relative * (float(np.linalg.norm(right[path].ravel())) + 0.01 * total)
+        allowed = relative * (float(np.linalg.norm(right[path].ravel())) + 0.1 * total)
         assert off <= allowed, f"{path}: {off:.3g} > {allowed:.3g}"
