@@ -10,7 +10,7 @@ from megan_jax.train import main as train
 # The condition alone decides which word is right; the prompts are the same.
 ANSWERS = {"say the first word": "alpha", "now the second": "beta", "give me a third": "gamma"}
 
-EXPERIMENT = '''
+EXPERIMENT = """
 from megan_jax.config import get_default
 
 def get_config(arg=""):
@@ -33,7 +33,7 @@ def get_config(arg=""):
     if arg == "full":
         config.train.trainable = (".*",)
     return config
-'''
+"""
 
 
 def write_data(path: Path, rows: int = 24) -> Path:

@@ -82,7 +82,9 @@ def test_an_interrupted_run_goes_on_with_the_same_losses(folder: Path, straight:
     found = re.search(r"SIGTERM: saved step (\d+) of 6. Go on with:\n  python -m (\S+) ", output)
     assert found and found[2] == "megan_jax.train", output
     assert int(found[1]) < 6
-    assert main(["--config", experiment, "--workdir", str(halves), "--config.train.eval_every=3"]) == 0
+    assert (
+        main(["--config", experiment, "--workdir", str(halves), "--config.train.eval_every=3"]) == 0
+    )
     assert losses(halves) == losses(straight)
     one, two = (load_file(run / "weights.safetensors") for run in (straight, halves))
     assert one.keys() == two.keys()

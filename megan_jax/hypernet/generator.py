@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -229,7 +230,7 @@ class MetaGateHypernet(nn.Module):
         hidden = [width] * c.beta_layers if c.width else [width] + [f] * (c.beta_layers - 1)
         sizes = [*hidden, f]
         layers = []
-        for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             last = i == c.beta_layers - 1
             # One mesh axis may split one axis of an array: of a hidden layer, its input.
             axes = ("hyper" if fan_in == width else None, "mlp" if fan_out == f else None)
