@@ -36,20 +36,30 @@ def get_config(arg=""):
 """
 
 
-def write_data(path: Path, rows: int = 24) -> Path:
-    """A messages file with style conditions."""
+def write_data(
+    folder: Path, rows: int = 24, *, first: int = 0, conditions: int = len(ANSWERS)
+) -> Path:
+    """A messages file with style conditions, `data.jsonl` in the folder.
+
+    Args:
+      folder: where it is written.
+      rows: how many.
+      first: number in the first prompt; every condition has the same prompts.
+      conditions: how many different ones.
+    """
+    path = folder / "data.jsonl"
     with path.open("w", encoding="utf-8") as file:
         for i in range(rows):
-            condition = list(ANSWERS)[i % len(ANSWERS)]
+            condition = list(ANSWERS)[i % conditions]
             answer = {"role": "assistant", "content": ANSWERS[condition], "style": condition}
-            user = {"role": "user", "content": f"Word {i // 3 % 4}?"}
+            user = {"role": "user", "content": f"Word {first + i // conditions}?"}
             file.write(json.dumps({"messages": [user, answer]}) + "\n")
     return path
 
 
 def write_experiment(folder: Path, rows: int = 24) -> Path:
     """An experiment file with its data beside it."""
-    data = write_data(folder / "data.jsonl", rows)
+    data = write_data(folder, rows)
     path = folder / "experiment.py"
     path.write_text(EXPERIMENT.format(data=str(data), cache=str(folder / "cache")))
     return path
