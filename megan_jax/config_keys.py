@@ -82,8 +82,9 @@ _COMPAT = {
 _DATA = {
     "train": Key(("suite",), "training data: `suite` or paths of messages JSONL files"),
     "eval": Key(
-        ("suite:seen_validation",),
-        "evaluation data in the loop: `suite:SPLIT` or paths of messages JSONL files",
+        (),
+        "evaluation data in the loop: `suite:SPLIT` or paths of messages JSONL files; empty: the "
+        "suite's seen_validation if training uses the suite",
     ),
     "types": Key((), "condition types to use; empty: all", CONDITION_TYPES),
     "conditions": Key(
@@ -126,7 +127,7 @@ _TRAIN = {
     "scan_layers": Key(True, "one compiled layer body, or all layers unrolled"),
     "loss_chunk": Key(256, "labelled tokens whose logits exist at a time", least=1),
     "log_every": Key(10, "steps between lines of metrics", least=1),
-    "eval_every": Key(0, "steps between evaluations; 0: only at the end", least=0),
+    "eval_every": Key(0, "steps between evaluations; 0: none", least=0),
     "checkpoint_every": Key(
         200, "steps between checkpoints; the last step is always kept", least=1
     ),

@@ -17,7 +17,8 @@ short answers, how many are right.
   python -m megan_jax.evaluate --model PATH --data my.jsonl --json
 
 PATH is a run folder, a Hugging Face or MeGan folder, a .gguf file, or smollm2-135m-instruct.
-Without --data the suite's seen and unseen test splits are used."""
+Without --data, the suite's seen and unseen test splits are used; for a run that was trained on
+other data, its config.data.eval."""
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -53,7 +54,12 @@ def main(argv: list[str]) -> int:
     from megan_jax import config as configs
     from megan_jax import loading, run_folder
     from megan_jax.evaluation.results import row_record
-    from megan_jax.evaluation.run import evaluate_model, suite_splits, terminal_meter
+    from megan_jax.evaluation.run import (
+        evaluate_model,
+        final_sources,
+        read_splits,
+        terminal_meter,
+    )
     from megan_jax.evaluation.terminal import print_results
     from megan_jax.parallel.axes import make_mesh, on_mesh
     from megan_jax.training.experiment import placer
@@ -70,7 +76,7 @@ def main(argv: list[str]) -> int:
     configs.validate(config)
     mesh = make_mesh({axis: config.mesh[axis] for axis in config.mesh if axis != "rules"})
     rules = configs.axis_rules(config)
-    splits = suite_splits(config, arguments.data)
+    splits = read_splits(config, arguments.data or final_sources(config))
     with on_mesh(mesh, rules):
         params = loading.place(loaded.params, loading.shardings(loaded.model, mesh, rules))
         base_params = None

@@ -44,7 +44,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--interactive", action="store_true", help="chat")
     parser.add_argument("--input", metavar="IN.jsonl")
     parser.add_argument("--output", metavar="OUT.jsonl")
-    parser.add_argument("--system", default="", metavar="TEXT", help="system message")
+    parser.add_argument(
+        "--system", default="", metavar="TEXT", help="system message (default: the run's)"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
     parser.add_argument("--top-p", type=float, default=1.0)
@@ -101,11 +103,12 @@ def main(argv: list[str]) -> int:
     arguments = build_parser().parse_args(argv)
     check(arguments)
     condition = parse_condition(arguments.condition)
-    requests = []
     if arguments.input:
         from megan_jax.data.requests import read_requests
+        from megan_jax.run_folder import check_writable
 
-        requests = read_requests(Path(arguments.input), condition)
+        read_requests(Path(arguments.input), condition)
+        check_writable(arguments.output)
 
     import jax
     import jax.numpy as jnp
@@ -116,10 +119,12 @@ def main(argv: list[str]) -> int:
 
     loaded = load_model(arguments.model)
     params = jax.tree.map(jnp.asarray, loaded.params)
+    data = loaded.config.data
+    system = arguments.system or data.system_prompt
 
     def answer(messages: list[dict[str, str]], condition: str | None) -> str:
-        if arguments.system and messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": arguments.system}, *messages]
+        if system and messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": system}, *messages]
         return generate_text(
             loaded.model,
             params,
@@ -139,6 +144,7 @@ def main(argv: list[str]) -> int:
     elif arguments.interactive:
         chat(answer, condition)
     else:
+        requests = read_requests(Path(arguments.input), condition, data.placement, data.expression)
         write_answers(requests, Path(arguments.output), answer)
     return 0
 
@@ -185,7 +191,7 @@ def chat(
             print("the conversation is forgotten")
         elif command == "/condition":
             try:
-                condition = parse_condition(rest)
+                condition = parse_condition(rest.strip())
             except UserError as error:
                 print(f"error: {error}")
                 continue

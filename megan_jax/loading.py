@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Base:
       config: the target network's shape.
       params: its parameters, `{"target": …}`, with `"hyper"` if the source is a MeGan checkpoint.
       hypernet: the checkpoint's own hypernetwork, or None.
-      tokenizer: the model's own.
+      tokenizer_path: where its tokenizer lies; None: the byte tokenizer of `tiny-random`.
       source: the name or path it was loaded by.
       fingerprint: identifies the weights.
     """
@@ -52,9 +53,27 @@ class Base:
     config: LlamaConfig
     params: Params
     hypernet: HypernetConfig | None
-    tokenizer: Tokenizer
+    tokenizer_path: Path | None
     source: str
     fingerprint: str
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Read when it is first asked for: weights can be used without one.
+
+        Raises:
+          UserError: there is none, or it has more ids than the model.
+        """
+        if self.tokenizer_path is None:
+            return byte_tokenizer()
+        tokenizer = load_tokenizer(self.tokenizer_path)
+        if tokenizer.vocab_size > self.config.vocab_size:
+            raise UserError(
+                f"the tokenizer {self.tokenizer_path} has ids up to {tokenizer.vocab_size - 1}, "
+                f"but the model {self.source} has {self.config.vocab_size} embeddings. Use the "
+                "model's tokenizer."
+            )
+        return tokenizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +82,6 @@ class Loaded:
 
     Attributes:
       model, params: the networks and their parameters (`"hyper"` is absent in a base model).
-      tokenizer: turns text into ids.
       config: the run's configuration, or the defaults for a model that no run made.
       base: what the run started from.
       trained: dotted paths of the parameters that a run trained; empty for other models.
@@ -71,10 +89,14 @@ class Loaded:
 
     model: Model
     params: Params
-    tokenizer: Tokenizer
     config: ConfigDict
     base: Base
     trained: tuple[str, ...] = ()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Turns text into ids; see `Base.tokenizer`."""
+        return self.base.tokenizer
 
     @property
     def changes_base(self) -> bool:
@@ -113,7 +135,7 @@ def load_base(name: str, dtype: Any = None, tokenizer: str = "") -> Base:
         params = jax.tree.map(np.asarray, Model(shape).init(jax.random.key(0)))
         if dtype is not None:
             params = jax.tree.map(lambda x: x.astype(dtype), params)
-        chosen = load_tokenizer(tokenizer) if tokenizer else own
+        chosen = Path(tokenizer) if tokenizer else None
         return Base(shape, params, None, chosen, TINY, f"{TINY}-0")
     path = base_model_path() if name == EMBEDDED else Path(name)
     if not path.exists():
@@ -122,14 +144,13 @@ def load_base(name: str, dtype: Any = None, tokenizer: str = "") -> Base:
             "path."
         )
     found = convert.load(path, dtype)
-    own_tokenizer = load_tokenizer(tokenizer or path)
-    if own_tokenizer.vocab_size > found.config.vocab_size:
-        raise UserError(
-            f"the tokenizer {tokenizer or path} has ids up to {own_tokenizer.vocab_size - 1}, but "
-            f"the model {name} has {found.config.vocab_size} embeddings. Use the model's tokenizer."
-        )
     return Base(
-        found.config, found.params, found.hypernet, own_tokenizer, name, convert.fingerprint(path)
+        found.config,
+        found.params,
+        found.hypernet,
+        Path(tokenizer or path),
+        name,
+        convert.fingerprint(path),
     )
 
 
@@ -209,7 +230,7 @@ def load_run(path: str | Path, dtype: Any = None) -> Loaded:
         "/".join(key.key for key in keys)
         for keys, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
     )
-    return Loaded(model, params, base.tokenizer, config, base, trained)
+    return Loaded(model, params, config, base, trained)
 
 
 def _check_tree(model: Model, params: Params, where: Path) -> None:
@@ -248,4 +269,4 @@ def load_model(path: str | Path, dtype: Any = None) -> Loaded:
     if base.hypernet is not None:
         config.hypernet.condition_length = base.hypernet.condition_length
     config.tokenizer.date = DEFAULT_DATE
-    return Loaded(model, base.params, base.tokenizer, config, base)
+    return Loaded(model, base.params, config, base)

@@ -17,12 +17,12 @@ import numpy as np
 
 from megan_jax import config as configs
 from megan_jax.data.example import Example
-from megan_jax.data.experiment import encode
+from megan_jax.data.experiment import condition_length, encode
 from megan_jax.evaluation.answers import conversation_answers
 from megan_jax.evaluation.plots import HeatMap, LossCurve
 from megan_jax.evaluation.report import Answer, ReportData, RunFacts, Sample, write_report
 from megan_jax.evaluation.results import POOLED, row_record
-from megan_jax.evaluation.run import Evaluation, evaluate_model, suite_splits
+from megan_jax.evaluation.run import evaluate_model, final_sources, read_splits
 from megan_jax.evaluation.terminal import print_results
 from megan_jax.models.model import Model, Params
 from megan_jax.parallel.axes import on_mesh
@@ -36,8 +36,8 @@ HEAT_CAPTION = (
     "and over the tokens of the same texts, of β minus its mean over the conditions of the map. "
     "Zero would mean that the condition changes nothing."
 )
-# Texts read under every condition of a heat map.
-HEAT_TEXTS = 4
+# Texts read under every condition of a heat map, and how many tokens of each.
+HEAT_TEXTS, HEAT_TOKENS = 2, 96
 
 
 def matmul_gflops(repeats: int = 5) -> float:
@@ -94,40 +94,40 @@ def _condition_reaction(
             return_beta=True,
         ).beta
 
-    # One condition at a time: β of all of them at once would not fit a small machine.
-    mean = jnp.mean(jax.lax.map(lambda c: under(*c), (conditions, condition_mask)), axis=0)
-
-    def size(condition: tuple[jax.Array, jax.Array]) -> jax.Array:
-        square = jnp.mean(jnp.square(under(*condition) - mean), axis=-1)
-        weights = jnp.broadcast_to(mask, square.shape[1:])
-        return jnp.sqrt(jnp.sum(square * weights, axis=(1, 2)) / jnp.sum(weights))
-
-    return jax.lax.map(size, (conditions, condition_mask)).T
+    beta = jax.lax.map(lambda c: under(*c), (conditions, condition_mask))
+    square = jnp.mean(jnp.square(beta - jnp.mean(beta, axis=0)), axis=-1)
+    weights = jnp.broadcast_to(mask, square.shape[2:])
+    return jnp.sqrt(jnp.sum(square * weights, axis=(2, 3)) / jnp.sum(weights)).T
 
 
-def heat_maps(experiment: Experiment, params: Params, examples: Sequence[Example]) -> list[HeatMap]:
-    """A map (layer × condition) for every condition type with at least two conditions."""
-    if experiment.model.hypernet is None or not experiment.config.report.heatmap_conditions:
-        return []
-    maps = []
+def heat_maps(
+    experiment: Experiment, params: Params, examples: Sequence[Example]
+) -> tuple[list[HeatMap], int]:
+    """A map (layer × condition) for every condition type with at least two conditions.
+
+    Returns:
+      The maps, and the number of tokens that were read for them.
+    """
+    tokenizer, config = experiment.base.tokenizer, experiment.config
+    if experiment.model.hypernet is None or not config.report.heatmap_conditions:
+        return [], 0
+    maps, read = [], 0
     for condition_type in dict.fromkeys(example.condition_type for example in examples):
-        chosen = conditions_of(
-            examples, condition_type, experiment.config.report.heatmap_conditions
-        )
+        chosen = conditions_of(examples, condition_type, config.report.heatmap_conditions)
         if len(chosen) < 2:
             continue
         texts = [e for e in examples if e.condition_type == condition_type][:HEAT_TEXTS]
-        tokenizer, config = experiment.base.tokenizer, experiment.config
-        rows = [x.tokens[:96] for x in encode(texts, tokenizer, config, training=False)]
+        rows = [x.tokens[:HEAT_TOKENS] for x in encode(texts, tokenizer, config, training=False)]
         conditions = [x.conditions[0] for x in encode(chosen, tokenizer, config, training=False)]
-        tokens, mask = _padded(rows, 96)
-        used, used_mask = _padded(conditions, max(len(c) for c in conditions))
+        tokens, mask = _padded(rows, HEAT_TOKENS)
+        used, used_mask = _padded(conditions, condition_length(config))
         values = _condition_reaction(experiment.model, params, tokens, mask, used, used_mask)
+        read += int(mask.sum()) * len(chosen)
         labels = [_label(example) for example in chosen]
         maps.append(
             HeatMap(condition_type, np.asarray(values), labels, "RMS of β − mean over conditions")
         )
-    return maps
+    return maps, read
 
 
 def _padded(rows: Sequence[np.ndarray], width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,54 +142,75 @@ def _label(example: Example) -> str:
     return example.condition_key or example.condition_text or "none"
 
 
-def samples(experiment: Experiment, params: Params, examples: Sequence[Example]) -> list[Sample]:
-    """The same prompts answered under two or three conditions of their type, and by the base."""
-    count = experiment.config.report.samples
+def samples(
+    experiment: Experiment,
+    params: Params,
+    base_params: Params | None,
+    examples: Sequence[Example],
+) -> tuple[list[Sample], int]:
+    """The same prompts answered under two or three conditions of their type, and by the base.
+
+    Args:
+      experiment, params: what answers.
+      base_params: the base model's parameters if training changed them, else None.
+      examples: where prompts and conditions are taken from.
+
+    Returns:
+      The samples, and the number of tokens that were read and written for them.
+    """
+    config, model = experiment.config, experiment.model
+    plain = Model(model.config, None, model.precision)
     types = list(dict.fromkeys(example.condition_type for example in examples))
-    found = []
-    for number in range(count):
+    found, used = [], 0
+    for number in range(config.report.samples):
         condition_type = types[number % len(types)]
-        chosen = conditions_of(examples, condition_type, 3)
         prompts = [e for e in examples if e.condition_type == condition_type]
         prompt = prompts[(number // len(types)) % len(prompts)]
+        chosen = conditions_of(examples, condition_type, 3)
         others = [e for e in chosen if e.key != prompt.key][:2]
-        asked = [prompt, *others]
-        conditions = [None, *(example.condition_text for example in asked)]
-        texts = conversation_answers(
-            experiment.model,
-            params,
-            experiment.base.tokenizer,
-            prompt,
-            conditions,
-            experiment.config,
-            max_new_tokens=experiment.config.report.sample_tokens,
-        )
+        asked = [prompt, *others] if model.hypernet is not None else []
+
+        def answer(own: Model, own_params: Params, conditions: list[str | None]) -> list[str]:
+            nonlocal used
+            texts, tokens = conversation_answers(
+                own,
+                own_params,
+                experiment.base.tokenizer,
+                prompt,  # noqa: B023 (called at once)
+                conditions,
+                config,
+                max_new_tokens=config.report.sample_tokens,
+            )
+            used += tokens
+            return texts
+
+        base = answer(plain, params if base_params is None else base_params, [None])[0]
+        conditions = [example.condition_text for example in asked]
+        texts = answer(model, params, conditions) if asked else []
         found.append(
             Sample(
                 condition_type=condition_type,
                 prompt=prompt.messages[-2].content,
-                base=texts[0],
+                base=base,
                 answers=[
                     Answer(
                         condition,
                         text,
                         note="matching" if example is prompt else "another condition",
                     )
-                    for example, condition, text in zip(
-                        asked, conditions[1:], texts[1:], strict=True
-                    )
+                    for example, condition, text in zip(asked, conditions, texts, strict=True)
                 ],
                 reference=prompt.messages[-1].content,
             )
         )
-    return found
+    return found, used
 
 
 def _facts(
     experiment: Experiment,
     run: RunFolder,
     outcome: Outcome,
-    evaluation: Evaluation,
+    eval_tokens: int,
     seconds: float,
 ) -> RunFacts:
     config, h = experiment.config, experiment.model.hypernet_config
@@ -204,7 +225,7 @@ def _facts(
         total_parameters=experiment.model.config.parameter_count + trainable,
         steps=int(outcome.state.step),
         train_tokens=int(steps[-1]["tokens_seen"]) if steps else None,
-        eval_tokens=evaluation.tokens,
+        eval_tokens=eval_tokens,
         wall_seconds=seconds,
         matmul_gflops=matmul_gflops(),
         peak_memory_gb=peak_memory_gb(),
@@ -213,6 +234,19 @@ def _facts(
         git_revision=str(git.get("revision", "unknown"))
         + (" + changes" if git.get("dirty") else ""),
         config=configs.flatten(run.config),
+    )
+
+
+def _summary(model: str, trainable: int, frozen: bool) -> str:
+    """What was done, in two sentences."""
+    trained = (
+        f"{model} is frozen; a hypernetwork with {trainable:,} parameters"
+        if frozen
+        else f"{model} was trained, {trainable:,} parameters in all; its hypernetwork"
+    )
+    return (
+        f"{trained} reads a condition written in plain text and sets the gates of the SwiGLU "
+        "blocks. The prompts do not say what the condition says."
     )
 
 
@@ -225,13 +259,14 @@ def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began:
     """
     config = experiment.config
     print("evaluating on held-out rows …", flush=True)
-    splits = suite_splits(config)
+    splits = read_splits(config, final_sources(config))
     with on_mesh(experiment.mesh, experiment.rules):
         params = experiment.params(outcome.state)
+        base_params = experiment.original_target(outcome.state)
         evaluation = evaluate_model(
             experiment.model,
             params,
-            experiment.original_target(outcome.state),
+            base_params,
             experiment.base.tokenizer,
             config,
             splits,
@@ -239,10 +274,11 @@ def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began:
             answers=config.eval.answers,
         )
         first = next(iter(splits.values()))
-        maps = heat_maps(experiment, params, first)
-        spoken = samples(experiment, params, first)
+        maps, map_tokens = heat_maps(experiment, params, first)
+        spoken, spoken_tokens = samples(experiment, params, base_params, first)
+    tokens = evaluation.tokens + map_tokens + spoken_tokens
     print_results(evaluation.rows)
-    facts = _facts(experiment, run, outcome, evaluation, time.monotonic() - began)
+    facts = _facts(experiment, run, outcome, tokens, time.monotonic() - began)
     records = [r for r in read_metrics(run.metrics) if "loss" in r]
     base = next((r.base for r in evaluation.rows if r.condition_type == POOLED), None)
     chat = f"python -m megan_jax.generate --model {run.path} --interactive"
@@ -250,11 +286,7 @@ def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began:
         title="A language model steered by plain-text conditions",
         facts=facts,
         rows=evaluation.rows,
-        summary=(
-            f"{config.model} is frozen; a hypernetwork with {facts.trainable_parameters:,} "
-            "parameters reads a condition written in plain text and sets the gates of its SwiGLU "
-            "blocks. The prompts do not say what the condition says.",
-        ),
+        summary=(_summary(config.model, facts.trainable_parameters, base_params is None),),
         curve=LossCurve([r["step"] for r in records], [r["loss"] for r in records], base=base),
         heat_maps=maps,
         heat_caption=HEAT_CAPTION,
@@ -269,7 +301,7 @@ def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began:
         run.path / "evaluation.json",
         {
             "rows": [row_record(row) for row in evaluation.rows],
-            "tokens": evaluation.tokens,
+            "tokens": tokens,
             "dropped": evaluation.dropped,
             "facts": dataclasses.asdict(dataclasses.replace(facts, config={})),
         },

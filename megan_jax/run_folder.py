@@ -115,6 +115,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
             raise
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuses a file that could not be written, before the work that it is to hold.
+
+    Raises:
+      UserError: its folder is not there or cannot be written to, or it is a folder itself.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: there is no such folder as {path.parent}. Make it first.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file.")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path.parent}: no permission to write there. Choose another place.")
+
+
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
     """Writes `plain(data)` as indented, strictly valid JSON, atomically (see `write_text`)."""
     text = json.dumps(plain(data), indent=2, ensure_ascii=False, allow_nan=False)

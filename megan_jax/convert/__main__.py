@@ -3,8 +3,8 @@
     python -m megan_jax.convert --source PATH --target DIR --format hf|megan-torch
 
 PATH is a run folder, a Hugging Face or MeGan folder or a .gguf file; DIR must not exist yet. The
-tensors are copied one by one, so that a model larger than memory converts too. Quantised tensors become
-float32, everything else keeps its type. The tokenizer comes along.
+tensors are copied one by one, so that a model larger than memory converts too. Quantised tensors
+become float32, everything else keeps its type. The tokenizer comes along.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def read_requests(
 ) -> list[Request]:
     """Reads a JSONL file of requests.
 
-    A row is `{"prompt": TEXT}` with an optional `"condition"` (text or null), or a `messages` row
-    as in training, whose last answer is left out.
+    A row is `{"prompt": TEXT}` with an optional `"condition"` (text; null or "None": none), or a
+    `messages` row as in training, whose last answer is left out.
 
     Args:
       path: the file.
@@ -71,6 +71,7 @@ def _prompt(row: dict[str, Any], where: str, condition: str | None) -> Request:
         raise UserError(f'{where}: field "condition" must be a text or null.')
     if own is not None and not own.strip():
         raise UserError(f'{where}: field "condition" is empty; use null for no condition.')
+    own = None if own == "None" else own
     return Request(row, ({"role": "user", "content": prompt},), own)
 
 

@@ -18,9 +18,23 @@ from megan_jax.evaluation.choice import score_choice
 from megan_jax.evaluation.decoding import decode
 from megan_jax.evaluation.results import Accuracy
 from megan_jax.models.model import Model, Params
+from megan_jax.parallel.axes import round_up_rows
 
 # Conditions under which answers are generated; the base model has none.
 KINDS = ("matched", "mismatched", "base")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """Generated texts.
+
+    Attributes:
+      texts: by kind, a text per example; None where there is no mismatched condition.
+      tokens: tokens that were read and written for them.
+    """
+
+    texts: dict[str, list[str | None]]
+    tokens: int
 
 
 def has_answer(example: Example) -> bool:
@@ -35,24 +49,24 @@ def generate_answers(
     tokenizer: Tokenizer,
     config: ConfigDict,
     kinds: Sequence[str] = KINDS,
-) -> dict[str, list[str | None]]:
+) -> Answers:
     """Greedy answers of at most `eval.answer_tokens` tokens under each kind of condition.
 
-    Returns:
-      A text per example; None where there is no mismatched condition.
+    Batches have `eval.batch_size` rows, more where the mesh does not split these evenly.
     """
     prompts = list(encode(examples, tokenizer, config, training=False, prompt_only=True))
     length = condition_length(config)
     index = ListTable(prompts, length).index
     stops = stop_ids(tokenizer, chat_template(config), config.tokenizer.date)
     answers: dict[str, list[str | None]] = {}
+    tokens = 0
     for kind in kinds:
         donors = condition_donors(index, "none" if kind == "base" else kind, config.seed)
         texts: list[str | None] = [None] * len(prompts)
         wanted = [i for i in range(len(prompts)) if kind == "base" or donors[i] != NONE]
         # Prompts of similar length share a program and waste little padding.
         wanted.sort(key=lambda i: len(prompts[i].tokens))
-        size = config.eval.batch_size
+        size = round_up_rows(config.eval.batch_size)
         for start in range(0, len(wanted), size):
             part = wanted[start : start + size]
             # The last batch is filled up, so that it has the shape of the others.
@@ -71,8 +85,9 @@ def generate_answers(
             )
             for i, ids in zip(part, new, strict=False):
                 texts[i] = tokenizer.decode(ids).strip()
+                tokens += len(prompts[i].tokens) + len(ids)
         answers[kind] = texts
-    return answers
+    return Answers(answers, tokens)
 
 
 def conversation_answers(
@@ -83,8 +98,12 @@ def conversation_answers(
     conditions: Sequence[str | None],
     config: ConfigDict,
     max_new_tokens: int,
-) -> list[str]:
-    """Greedy answers to one example's prompt under several conditions; None is the base model."""
+) -> tuple[list[str], int]:
+    """Greedy answers to one example's prompt under several conditions; None is no condition.
+
+    Returns:
+      The texts, and the number of tokens that were read and written for them.
+    """
     length = condition_length(config)
     prompts, encoded = [], []
     for condition in conditions:
@@ -101,7 +120,8 @@ def conversation_answers(
         stop_tokens=stop_ids(tokenizer, chat_template(config), config.tokenizer.date),
         condition_length=length,
     )
-    return [tokenizer.decode(ids).strip() for ids in new]
+    tokens = sum(map(len, prompts)) + sum(map(len, new))
+    return [tokenizer.decode(ids).strip() for ids in new], tokens
 
 
 def accuracy(

@@ -145,7 +145,7 @@ def decode(
     if any(condition is not None and len(condition) == 0 for condition in conditions):
         raise UserError("A condition has no tokens; leave it out to run the base model.")
     for name, ids in [("prompt", p) for p in prompts] + [
-        ("condition", c or ()) for c in conditions
+        ("condition", () if c is None else c) for c in conditions
     ]:
         unknown = [token for token in ids if not 0 <= token < model.config.vocab_size]
         if unknown:

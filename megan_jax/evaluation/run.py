@@ -11,12 +11,14 @@ from ml_collections import ConfigDict
 
 from megan_jax.data.batch import Batch
 from megan_jax.data.example import Example
-from megan_jax.data.experiment import evaluation_source, read_examples
+from megan_jax.data.experiment import SUITE, evaluation_source, read_examples
 from megan_jax.data.tokenizers import Tokenizer
+from megan_jax.errors import UserError
 from megan_jax.evaluation.answers import accuracy, generate_answers, has_answer
 from megan_jax.evaluation.response_loss import response_losses
 from megan_jax.evaluation.results import ExampleLosses, ResultRow, result_rows
 from megan_jax.models.model import Model, Params
+from megan_jax.parallel.axes import round_up_rows
 
 # What the suite's splits are called in tables.
 SPLIT_NAMES = {
@@ -71,9 +73,12 @@ def evaluate_model(
     conditions = [mode for mode in config.eval.modes if mode != "matched"]
     if model.hypernet is None:
         conditions = []
+    plain = Model(model.config, None, model.precision)
     groups, read, dropped = [], 0, 0
     for split, examples in splits.items():
-        source = evaluation_source(examples, tokenizer, config, config.eval.batch_size)
+        source = evaluation_source(
+            examples, tokenizer, config, round_up_rows(config.eval.batch_size)
+        )
         dropped += len(examples) - len(source.admission.numbers)
         wanted = list(dict.fromkeys(["matched", *conditions, "none"]))
         if len(source.unmatchable) == len(source.admission.numbers):
@@ -84,7 +89,6 @@ def evaluate_model(
         read += sum(part.processed for part in losses.values())
         base = losses["none"]
         if base_params is not None:
-            plain = Model(model.config, None, model.precision)
             base = response_losses(plain, base_params, source, ["none"], put, on_tokens)["none"]
             read += base.processed
         matched = losses.get("matched", losses["none"])
@@ -109,10 +113,15 @@ def evaluate_model(
             found = None
             if answers and checked:
                 checked = checked[:limit] if limit else checked
-                kinds = ("matched", "mismatched", "base") if model.hypernet else ("base",)
-                texts = generate_answers(model, params, checked, tokenizer, config, kinds)
-                if "matched" not in texts:
-                    texts["matched"] = texts["base"]
+                texts: dict[str, list[str | None]] = {}
+                parts = [(plain, params if base_params is None else base_params, ["base"])]
+                if model.hypernet is not None:
+                    parts.append((model, params, ["matched", "mismatched"]))
+                for part, own, kinds in parts:
+                    made = generate_answers(part, own, checked, tokenizer, config, kinds)
+                    texts |= made.texts
+                    read += made.tokens
+                texts.setdefault("matched", texts["base"])
                 found = accuracy(checked, texts, config.eval.choice_mode)
             groups.append(
                 ExampleLosses(
@@ -130,17 +139,48 @@ def evaluate_model(
     return Evaluation(rows, groups, read, dropped)
 
 
-def suite_splits(config: ConfigDict, sources: Sequence[str] = ()) -> dict[str, list[Example]]:
-    """Reads the splits that a configuration evaluates on.
+def _sources(config: ConfigDict, splits: Sequence[str]) -> tuple[str, ...]:
+    if any(source.partition(":")[0] == SUITE for source in config.data.train):
+        return tuple(f"{SUITE}:{split}" for split in splits)
+    if not config.data.eval:
+        raise UserError(
+            f"{', '.join(config.data.train)} is no evaluation data. Name some: --data FILE.jsonl "
+            "of `evaluate`, or --config.data.eval=FILE.jsonl in training."
+        )
+    return tuple(config.data.eval)
+
+
+def loop_sources(config: ConfigDict) -> tuple[str, ...]:
+    """What evaluation in the loop reads: `data.eval`, or what it stands for when it is empty.
+
+    Raises:
+      UserError: a model of a user's own data without evaluation data.
+    """
+    return tuple(config.data.eval) or _sources(config, ["seen_validation"])
+
+
+def final_sources(config: ConfigDict) -> tuple[str, ...]:
+    """What a trained model is measured on: the suite's `eval.splits`, or the user's `data.eval`.
+
+    Raises:
+      UserError: a model of a user's own data without evaluation data.
+    """
+    return _sources(config, config.eval.splits)
+
+
+def read_splits(config: ConfigDict, sources: Sequence[str]) -> dict[str, list[Example]]:
+    """Reads evaluation data, of each condition type the first `eval.limit_per_type` examples.
 
     Args:
-      config: `eval.splits` and `eval.limit_per_type` are used.
-      sources: `suite:SPLIT` or JSONL paths to use instead.
+      config: see `megan_jax.data.experiment.read_examples`.
+      sources: `suite:SPLIT` or JSONL paths; splits of one name are put together.
+
+    Raises:
+      UserError: see `read_examples`.
     """
-    wanted = sources or [f"suite:{split}" for split in config.eval.splits]
     splits: dict[str, list[Example]] = {}
-    for source in wanted:
-        name = source.partition(":")[2] if source.startswith("suite:") else source
+    for source in sources:
+        name = source.partition(":")[2] if source.startswith(f"{SUITE}:") else source
         name = SPLIT_NAMES.get(name, name)
         found = read_examples([source], config, limit_per_type=config.eval.limit_per_type)
         splits.setdefault(name, []).extend(found)

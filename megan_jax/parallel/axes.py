@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import jax
@@ -143,3 +144,12 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
 def batch_sharding(mesh: Mesh, rules: AxisRules) -> NamedSharding:
     """How a [B, ...] batch lies on the mesh."""
     return NamedSharding(mesh, rules.spec(("act_batch",)))
+
+
+def round_up_rows(rows: int) -> int:
+    """The least number of rows, at least `rows`, that the current mesh splits evenly."""
+    mesh = jax.sharding.get_abstract_mesh()
+    (place,) = nn.logical_to_mesh_axes(("act_batch",)) if nn.get_logical_axis_rules() else (None,)
+    axes = (place,) if isinstance(place, str) else place or ()
+    parts = math.prod(mesh.shape.get(axis, 1) for axis in axes)
+    return -(-rows // parts) * parts

@@ -11,10 +11,9 @@ import jax
 import numpy as np
 
 from megan_jax import run_folder
-from megan_jax.data.example import Example
 from megan_jax.data.experiment import tokenizer_fingerprint, training_source
 from megan_jax.data.sampling import BatchSource
-from megan_jax.evaluation.run import evaluate_model, suite_splits
+from megan_jax.evaluation.run import evaluate_model, loop_sources, read_splits
 from megan_jax.loading import WEIGHTS_FILE, save_weights
 from megan_jax.parallel.axes import on_mesh
 from megan_jax.training.checkpoints import Checkpoints
@@ -201,9 +200,8 @@ class _Evaluator:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.splits: dict[str, list[Example]] = suite_splits(
-            experiment.config, experiment.config.data.eval
-        )
+        config = experiment.config
+        self.splits = read_splits(config, loop_sources(config))
 
     def __call__(self, state: State) -> dict[str, float]:
         experiment = self.experiment

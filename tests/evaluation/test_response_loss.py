@@ -17,19 +17,20 @@ from tests.runs import run_training, write_data
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    """A run on data where nothing but the condition tells which answer is right."""
+    """A run on data where nothing but the condition tells which answer is right.
+
+    The target is random, and gates alone cannot make it say anything; so it is trained too.
+    """
     folder = tmp_path_factory.mktemp("gap")
-    run = run_training(
-        folder, "run", "--config.train.steps=60", "--config.train.checkpoint_every=100"
-    )
+    more = ("train.steps=120", "train.checkpoint_every=200", "optimizer.learning_rate=3e-3")
+    run = run_training(folder, "run", *(f"--config.{item}" for item in more), arg="full")
     return load_run(run)
 
 
 @pytest.fixture(scope="module")
 def held_out(tmp_path_factory: pytest.TempPathFactory):
     """Rows with prompts that training did not see."""
-    path = write_data(tmp_path_factory.mktemp("held"), rows=48, first=1000)
-    return path
+    return write_data(tmp_path_factory.mktemp("held"), rows=96, first=1000)
 
 
 def source_of(loaded: Loaded, path):
@@ -42,13 +43,12 @@ def test_each_example_has_the_loss_of_a_plain_forward_pass(trained: Loaded, held
     examples, source = source_of(trained, held_out)
     found = response_losses(trained.model, trained.params, source, ["matched", "none"])
     encoded = list(encode(examples, trained.tokenizer, trained.config, training=False))
-    for number in range(0, len(examples), 7):
+    apply = jax.jit(trained.model.apply)
+    for number in (0, 1, 2, 95):
         row = encoded[number]
         for kind in ("matched", "none"):
             condition = None if kind == "none" else row.conditions[0][None]
-            logits = trained.model.apply(
-                trained.params, row.tokens[None], condition_ids=condition
-            ).logits[0]
+            logits = apply(trained.params, row.tokens[None], condition_ids=condition).logits[0]
             chosen = jax.nn.log_softmax(jnp.asarray(logits, jnp.float32))
             targets = row.tokens[1:]
             nll = -np.asarray(chosen)[np.arange(len(targets)), targets]
@@ -63,7 +63,7 @@ def test_shuffling_the_conditions_makes_the_gap_vanish(trained: Loaded, held_out
     found = response_losses(trained.model, trained.params, source, kinds)
     tokens = found["matched"].tokens
     gap = paired_interval(found["matched"].nll, found["mismatched"].nll, tokens)
-    assert gap.high < -0.1, "the model must have learned to read the condition"
+    assert gap.high < -0.4, "the model must have learned to read the condition"
     control = paired_interval(found["shuffled"].nll, found["shuffled_mismatched"].nll, tokens)
     assert control.low < 0 < control.high
     assert abs(control.mean) < abs(gap.mean) / 3
