@@ -1,9 +1,10 @@
-"""The hypernetwork that comes with the package: the whole embedded suite, for about 40 minutes.
+"""The hypernetwork that comes with the package: the whole embedded suite, about 40 minutes.
 
     python -m megan_jax.train --config experiments/pretrained.py --workdir runs/pretrained
-    python -m megan_jax.pretrained runs/pretrained
+    python -m megan_jax.evaluate --workdir runs/pretrained
 
-The second command copies what `generate --model pretrained` needs into the package.
+`run.json`, `weights.safetensors` and `evaluation.json` of that run are what lies in
+`megan_jax/assets/smollm2-135m-suite`.
 """
 
 from megan_jax.config import get_default

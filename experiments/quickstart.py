@@ -46,13 +46,14 @@ def get_config(arg: str = ""):
     config.data.type_weights = (1.0, 1.0, 1.0, 0.3, 0.3)
     config.data.row_length = 128
     config.data.condition_capacity = 128
-    config.train.steps = 170
+    config.train.steps = 160
     config.train.batch_size = 2
     config.train.log_every = 10
     # Unrolled, one step takes about a sixth less time on a CPU.
     config.train.scan_layers = False
     config.optimizer.learning_rate = 2e-3
-    config.eval.limit_per_type = 60
+    config.eval.limit_per_type = 48
+    config.eval.answer_limit = 16
     config.report.enabled = True
     if arg == "smoke":
         config.model = "tiny-random"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -173,15 +174,19 @@ def read_splits(config: ConfigDict, sources: Sequence[str]) -> dict[str, list[Ex
 
     Args:
       config: see `megan_jax.data.experiment.read_examples`.
-      sources: `suite:SPLIT` or JSONL paths; splits of one name are put together.
+      sources: `suite:SPLIT` or JSONL paths, which become splits of their file names.
 
     Raises:
       UserError: see `read_examples`.
     """
     splits: dict[str, list[Example]] = {}
-    for source in sources:
-        name = source.partition(":")[2] if source.startswith(f"{SUITE}:") else source
-        name = SPLIT_NAMES.get(name, name)
+    names = [Path(source).name for source in sources]
+    for source, name in zip(sources, names, strict=True):
+        if source.startswith(f"{SUITE}:"):
+            split = source.partition(":")[2]
+            name = SPLIT_NAMES.get(split, split)
+        elif names.count(name) > 1:
+            name = source
         found = read_examples([source], config, limit_per_type=config.eval.limit_per_type)
         splits.setdefault(name, []).extend(found)
     return splits
