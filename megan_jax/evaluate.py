@@ -53,7 +53,6 @@ def main(argv: list[str]) -> int:
 
     from megan_jax import config as configs
     from megan_jax import loading, run_folder
-    from megan_jax.evaluation.results import row_record
     from megan_jax.evaluation.run import (
         evaluate_model,
         final_sources,
@@ -93,13 +92,9 @@ def main(argv: list[str]) -> int:
             answers=config.eval.answers,
             on_tokens=terminal_meter("evaluating"),
         )
-    records = {
-        "rows": [row_record(row) for row in found.rows],
-        "tokens": found.tokens,
-        "dropped": found.dropped,
-    }
+    record = found.record()
     if arguments.json:
-        print(json.dumps(records, indent=1))
+        print(json.dumps(record, indent=1))
     else:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
@@ -107,7 +102,7 @@ def main(argv: list[str]) -> int:
         if found.dropped:
             print(f"{found.dropped} examples left out: they do not fit config.data.row_length.")
     if arguments.workdir:
-        run_folder.write_json(run_folder.open(arguments.workdir).path / "evaluation.json", records)
+        run_folder.write_json(run_folder.open(arguments.workdir).path / "evaluation.json", record)
     return 0
 
 

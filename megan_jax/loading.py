@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from megan_jax import config as configs
 from megan_jax import convert, run_folder
@@ -186,7 +186,8 @@ def save_weights(path: Path, tree: Params) -> None:
     }
     temporary = path.with_name(f".{path.name}.partial")
     with run_folder.user_errors(path):
-        save_file(flat, temporary)
+        # Not `save_file`, which leaves the file readable by its owner alone.
+        temporary.write_bytes(save(flat))
         temporary.replace(path)
 
 

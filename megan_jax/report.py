@@ -21,7 +21,7 @@ from megan_jax.data.experiment import condition_length, encode
 from megan_jax.evaluation.answers import conversation_answers
 from megan_jax.evaluation.plots import HeatMap, LossCurve
 from megan_jax.evaluation.report import Answer, ReportData, RunFacts, Sample, write_report
-from megan_jax.evaluation.results import POOLED, row_record
+from megan_jax.evaluation.results import POOLED
 from megan_jax.evaluation.run import evaluate_model, final_sources, read_splits
 from megan_jax.evaluation.terminal import print_results
 from megan_jax.models.model import Model, Params
@@ -300,9 +300,8 @@ def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began:
     write_json(
         run.path / "evaluation.json",
         {
-            "rows": [row_record(row) for row in evaluation.rows],
+            **evaluation.record(),
             "tokens": tokens,
-            "dropped": evaluation.dropped,
             "facts": dataclasses.asdict(dataclasses.replace(facts, config={})),
         },
     )

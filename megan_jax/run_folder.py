@@ -104,7 +104,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with user_errors(path):
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with temporary.open("w", encoding="utf-8", errors="replace") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

@@ -5,23 +5,16 @@ The page fetches nothing: styles and figures are inline, and a content policy fo
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
-from megan_jax.errors import UserError
 from megan_jax.evaluation import plots
 from megan_jax.evaluation.plots import HeatMap, LossCurve
 from megan_jax.evaluation.results import (
@@ -29,10 +22,10 @@ from megan_jax.evaluation.results import (
     ResultRow,
     finding,
     perplexity,
-    row_record,
     signed,
     split_name,
 )
+from megan_jax.run_folder import user_errors, write_text
 
 
 @dataclass(frozen=True)
@@ -205,63 +198,8 @@ def write_report(path: str | os.PathLike[str], data: ReportData) -> Path:
 
     Raises `UserError` where the folder cannot be written or the disk is full.
     """
-    return write_atomically(path, render_report(data))
-
-
-def _plain(value: Any) -> Any:
-    """A value of the report as JSON has it: arrays as lists, what is not finite as null."""
-    if isinstance(value, ResultRow):
-        return _plain(row_record(value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _plain(item) for name, item in vars(value).items()}
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic) or hasattr(value, "__array__"):
-        return _plain(np.asarray(value).tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def write_json(path: str | os.PathLike[str], data: ReportData) -> Path:
-    """Writes the report's data with verdicts and the main finding as JSON, whole or not at all."""
-    record = {"finding": asdict(finding(data.rows)), **_plain(data)}
-    return write_atomically(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Writes a text as UTF-8 by way of a temporary file beside it, and returns its path.
-
-    After a failure the old file stands as it was. Raises `UserError` naming the cause.
-    """
     path = Path(path)
-    temporary = None
-    try:
+    with user_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8", "replace"))
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        advice = {
-            errno.ENOSPC: "the disk is full: free some space",
-            errno.EDQUOT: "your disk quota is used up: free some space",
-            errno.EACCES: "the folder may not be written: choose another folder",
-            errno.EPERM: "the folder may not be written: choose another folder",
-            errno.EROFS: "the file system is read-only: choose another folder",
-            errno.EEXIST: "a part of the path is a file, not a folder: choose another path",
-            errno.ENOTDIR: "a part of the path is a file, not a folder: choose another path",
-            errno.EISDIR: "there is a folder of that name: choose another path",
-        }.get(error.errno or 0, error.strerror or str(error))
-        raise UserError(f"Cannot write {path}: {advice}.") from error
+    write_text(path, render_report(data))
     return path

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,7 +18,13 @@ from megan_jax.data.tokenizers import Tokenizer
 from megan_jax.errors import UserError
 from megan_jax.evaluation.answers import accuracy, generate_answers, has_answer
 from megan_jax.evaluation.response_loss import response_losses
-from megan_jax.evaluation.results import ExampleLosses, ResultRow, result_rows
+from megan_jax.evaluation.results import (
+    ExampleLosses,
+    ResultRow,
+    finding,
+    result_rows,
+    row_record,
+)
 from megan_jax.models.model import Model, Params
 from megan_jax.parallel.axes import round_up_rows
 
@@ -45,6 +52,15 @@ class Evaluation:
     groups: list[ExampleLosses]
     tokens: int
     dropped: int
+
+    def record(self) -> dict[str, Any]:
+        """The main finding and the table as plain JSON values."""
+        return {
+            "finding": dataclasses.asdict(finding(self.rows)),
+            "rows": [row_record(row) for row in self.rows],
+            "tokens": self.tokens,
+            "dropped": self.dropped,
+        }
 
 
 def evaluate_model(

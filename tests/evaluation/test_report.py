@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import math
 import os
 import re
@@ -22,8 +20,6 @@ from megan_jax.evaluation.report import (
     Sample,
     duration,
     render_report,
-    write_atomically,
-    write_json,
     write_report,
 )
 from megan_jax.evaluation.results import Accuracy, ExampleLosses, finding, result_rows
@@ -204,17 +200,6 @@ def test_values_that_are_not_finite_are_drawn_around(data):
     Page(render_report(ReportData("T", data.facts, rows=[], curve=curve, heat_maps=[heat])))
 
 
-def test_json_holds_the_same(data, tmp_path):
-    path = write_json(tmp_path / "report.json", replace(data, curve=LossCurve([1], [math.nan])))
-    record = json.loads(path.read_text("utf-8"))
-    assert record["finding"]["headline"] == finding(data.rows).headline
-    assert [row["verdict"] for row in record["rows"]] == [row.verdict() for row in data.rows]
-    assert record["rows"][0]["loss"]["matched"] == data.rows[0].matched
-    assert record["curve"]["losses"] == [None]
-    assert record["heat_maps"][0]["values"] == [[0.25, 0.25]] * 4
-    assert record["facts"]["config"] == {"train.steps": 30}
-
-
 def test_write_report_makes_the_folder_and_replaces(data, tmp_path):
     small = ReportData("First", data.facts, rows=[])
     path = tmp_path / "runs" / "x" / "report.html"
@@ -225,37 +210,6 @@ def test_write_report_makes_the_folder_and_replaces(data, tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        (errno.ENOSPC, "the disk is full: free some space"),
-        (errno.EROFS, "the file system is read-only: choose another folder"),
-        (errno.EACCES, "the folder may not be written: choose another folder"),
-        (errno.EIO, "Input/output error"),
-    ],
-)
-def test_a_failed_write_leaves_the_old_file(monkeypatch, tmp_path, code, message):
-    path = write_atomically(tmp_path / "report.html", "old")
-
-    def fail(_: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match=re.escape(f"Cannot write {path}: {message}.")):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["report.html"]
-
-
-def test_a_file_in_the_way(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Cannot write .*file/report.html: .* not a folder"):
-        write_atomically(tmp_path / "file" / "report.html", "x")
-    with pytest.raises(UserError, match="there is a folder of that name"):
-        (tmp_path / "folder" / "x").mkdir(parents=True)
-        write_atomically(tmp_path / "folder", "x")
 
 
 @pytest.mark.parametrize(
