@@ -1,4 +1,4 @@
-"""report.html: one self-contained page with the results of a run, and the same as JSON.
+"""report.html: one self-contained page with the results of a run.
 
 The page fetches nothing: styles and figures are inline, and a content policy forbids the rest.
 """
