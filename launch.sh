@@ -9,6 +9,8 @@ case "$venv" in /*) ;; *) venv="$PWD/$venv" ;; esac
 venv="${venv%/}"
 dry_run="${MEGAN_DRY_RUN:-}"
 locked="" child="" stopped=""
+# What the commands print for "run this next".
+export MEGAN_LAUNCHER="$0"
 
 # ---------------------------------------------------------------- what the commands run
 

@@ -22,7 +22,7 @@ _EXPORTS = {
     "UserError": "megan_jax.errors",
     "from_pretrained": "megan_jax.pretrained",
     "generate_text": "megan_jax.pretrained",
-    "load_tokenizer": "megan_jax.data.tokenizers",
+    "load_tokenizer": "megan_jax.pretrained",
     "save_pretrained": "megan_jax.pretrained",
 }
 

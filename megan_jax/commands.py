@@ -75,8 +75,14 @@ def run_command(main: Callable[[list[str]], int | None], argv: Sequence[str]) ->
 
 
 def command_line(command: str, argv: Sequence[str]) -> str:
-    """Returns the shell line that runs `command` again, e.g. for the resume message."""
-    return shlex.join(["python", "-m", f"megan_jax.{command}", *argv])
+    """Returns the shell line that runs `command`, e.g. for the resume message.
+
+    By way of launch.sh where that started this program (it says so in MEGAN_LAUNCHER): the
+    environment that it made has no name on the user's path.
+    """
+    launcher = os.environ.get("MEGAN_LAUNCHER")
+    program = [launcher, command] if launcher else ["python", "-m", f"megan_jax.{command}"]
+    return shlex.join([*program, *argv])
 
 
 def megan(argv: Sequence[str]) -> int:

@@ -88,7 +88,7 @@ _DATA = {
     ),
     "types": Key((), "condition types to use; empty: all", CONDITION_TYPES),
     "conditions": Key(
-        (), "condition keys to use, but in unseen splits; a type of which none is listed keeps all"
+        (), "condition keys of the suite to use, but in unseen splits; a type without any keeps all"
     ),
     "condition_type": Key(
         "", "condition type of JSONL rows; empty: inferred", ("", *CONDITION_TYPES)
@@ -153,7 +153,7 @@ _EVAL = {
     "modes": Key(
         CONDITION_MODES,
         "conditions under which the response loss is measured",
-        (*CONDITION_MODES, "shuffled"),
+        CONDITION_MODES,
     ),
     "answers": Key(True, "also generate and compare where examples have short answers"),
     "answer_limit": Key(0, "answers generated per condition type and split; 0: all", least=0),

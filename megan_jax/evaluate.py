@@ -18,7 +18,11 @@ short answers, how many are right.
 
 PATH is a run folder, a Hugging Face or MeGan folder, a .gguf file, or smollm2-135m-instruct.
 Without --data, the suite's seen and unseen test splits are used; for a run that was trained on
-other data, its config.data.eval."""
+other data, its config.data.eval. What is found for a run folder without --data is also kept in its
+evaluation.json."""
+
+# The sections and keys that shape an evaluation and not the model that is measured.
+CHANGEABLE = ("data", "eval", "mesh", "seed", "tokenizer.chat_template", "tokenizer.date")
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -60,6 +64,7 @@ def main(argv: list[str]) -> int:
         terminal_meter,
     )
     from megan_jax.evaluation.terminal import print_results
+    from megan_jax.models.rotary import check_length
     from megan_jax.parallel.axes import make_mesh, on_mesh
     from megan_jax.training.experiment import placer
 
@@ -67,12 +72,21 @@ def main(argv: list[str]) -> int:
         run_folder.open(arguments.workdir)
     loaded = loading.load_model(arguments.workdir or arguments.model)
     config = loaded.config
+    if arguments.data:
+        # A run's limits are about the suite; a user's file is measured whole.
+        config.eval.limit_per_type = config.eval.answer_limit = 0
     for override in overrides:
         name, separator, text = override.partition("=")
         if not separator:
             raise UserError(f"--config.{name} needs a value: --config.{name}=VALUE.")
         configs.set_key(config, name, text)
+        if name not in CHANGEABLE and name.partition(".")[0] not in CHANGEABLE:
+            raise UserError(
+                f"--config.{name} belongs to the model and can't be changed when it is measured; "
+                f"what can: {', '.join(CHANGEABLE)}."
+            )
     configs.validate(config)
+    check_length(loaded.model.config, config.data.row_length)
     mesh = make_mesh({axis: config.mesh[axis] for axis in config.mesh if axis != "rules"})
     rules = configs.axis_rules(config)
     splits = read_splits(config, arguments.data or final_sources(config))
@@ -99,10 +113,12 @@ def main(argv: list[str]) -> int:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
         print_results(found.rows)
-        if found.dropped:
-            print(f"{found.dropped} examples left out: they do not fit config.data.row_length.")
-    if arguments.workdir:
-        run_folder.write_json(run_folder.open(arguments.workdir).path / "evaluation.json", record)
+        for note in found.notes:
+            print(note)
+    if arguments.workdir and not arguments.data:
+        path = run_folder.open(arguments.workdir).path / "evaluation.json"
+        before = json.loads(path.read_text()) if path.is_file() else {}
+        run_folder.write_json(path, {**before, **record})
     return 0
 
 

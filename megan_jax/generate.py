@@ -25,8 +25,9 @@ DESCRIPTION = """Answers under a condition written in plain text.
 PATH is a run folder, a Hugging Face or MeGan folder, a .gguf file, smollm2-135m-instruct, or
 `pretrained`, the hypernetwork that comes with the package. Without --condition (or with None) the
 base model answers. In the chat, /condition TEXT changes the condition, /condition None removes it,
-/reset forgets the conversation, /quit ends it. Each line of --input is {"prompt": TEXT} with an
-optional "condition", or a row of messages as in training; the output repeats it with "response"."""
+/reset forgets the conversation, /quit ends it. The hypernetwork reads a condition as it is written
+here. Each line of --input is {"prompt": TEXT} with an optional "condition", or a row of messages as
+in training; the output repeats it with "response"."""
 
 CHAT_HELP = "/condition TEXT or None, /reset, /quit"
 
@@ -48,6 +49,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--system", default="", metavar="TEXT", help="system message (default: the run's)"
     )
     parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument(
+        "--chat-template",
+        metavar="NAME",
+        help="llama3, llama2, chatml or a Jinja2 file (default: the run's, or the model's own)",
+    )
     parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy")
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -118,6 +124,8 @@ def main(argv: list[str]) -> int:
     from megan_jax.pretrained import generate_text
 
     loaded = load_model(arguments.model)
+    if arguments.chat_template:
+        loaded.config.tokenizer.chat_template = arguments.chat_template
     params = jax.tree.map(jnp.asarray, loaded.params)
     data = loaded.config.data
     system = arguments.system or data.system_prompt
@@ -154,16 +162,29 @@ def write_answers(
     path: Path,
     answer: Callable[[list[dict[str, str]], str | None], str],
 ) -> None:
-    """Answers all rows into `path`, which appears when the last one is written."""
-    from megan_jax.run_folder import write_text
+    """Answers all rows into `path`, which appears when the last one is written.
 
-    lines = []
-    for number, request in enumerate(requests, start=1):
-        response = answer(list(request.messages), request.condition)
-        lines.append(json.dumps({**request.row, "response": response}, ensure_ascii=False))
-        if sys.stderr.isatty():
-            print(f"\r{number}/{len(requests)}", end="", file=sys.stderr, flush=True)
-    write_text(path, "\n".join(lines) + "\n")
+    Until then they are in `NAME.partial` beside it, which stays if something goes wrong.
+
+    Raises:
+      UserError: a row that cannot be answered, by its number; a full disk.
+    """
+    from megan_jax.run_folder import user_errors
+
+    partial = path.with_name(f"{path.name}.partial")
+    with user_errors(partial), partial.open("w", encoding="utf-8", errors="replace") as file:
+        for number, request in enumerate(requests, start=1):
+            try:
+                response = answer(list(request.messages), request.condition)
+            except UserError as error:
+                raise UserError(
+                    f"row {number}: {error} The answers before it are in {partial}."
+                ) from error
+            file.write(json.dumps({**request.row, "response": response}, ensure_ascii=False) + "\n")
+            file.flush()
+            if sys.stderr.isatty():
+                print(f"\r{number}/{len(requests)}", end="", file=sys.stderr, flush=True)
+        partial.replace(path)
     print(f"{len(requests)} answers: {path}")
 
 

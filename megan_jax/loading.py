@@ -186,9 +186,13 @@ def save_weights(path: Path, tree: Params) -> None:
     }
     temporary = path.with_name(f".{path.name}.partial")
     with run_folder.user_errors(path):
-        # Not `save_file`, which leaves the file readable by its owner alone.
-        temporary.write_bytes(save(flat))
-        temporary.replace(path)
+        try:
+            # Not `save_file`, which leaves the file readable by its owner alone.
+            temporary.write_bytes(save(flat))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _read_weights(path: Path) -> Params:

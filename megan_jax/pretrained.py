@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from megan_jax.convert import save_hf, save_megan_torch
+from megan_jax.data import tokenizers
 from megan_jax.data.chat import encode_chat, stop_ids
 from megan_jax.data.encode import encode_condition
 from megan_jax.data.example import Message
+from megan_jax.data.suite.fetch import base_model_path
 from megan_jax.data.templates import DEFAULT_DATE
-from megan_jax.data.tokenizers import Tokenizer
+from megan_jax.data.tokenizers import Tokenizer, byte_tokenizer
 from megan_jax.errors import UserError, nearest
 from megan_jax.evaluation.decoding import Sampling, decode
-from megan_jax.loading import load_model
+from megan_jax.loading import EMBEDDED, PRETRAINED, PRETRAINED_RUN, TINY, load_model
 from megan_jax.models.model import Model, Params
 
+__all__ = ["from_pretrained", "generate_text", "load_tokenizer", "save_pretrained"]
+
 FORMATS = ("hf", "megan-torch")
+
+_log = logging.getLogger(__name__)
 
 
 def from_pretrained(path: str | Path, dtype: Any = None) -> tuple[Model, Params]:
@@ -36,6 +44,23 @@ def from_pretrained(path: str | Path, dtype: Any = None) -> tuple[Model, Params]
     """
     loaded = load_model(path, dtype)
     return loaded.model, jax.tree.map(jnp.asarray, loaded.params)
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Loads the tokenizer that belongs to whatever `from_pretrained` takes.
+
+    Args:
+      path: a name or path as there, or a tokenizer file.
+
+    Raises:
+      UserError: nothing there, or no tokenizer that can be read.
+    """
+    name = str(path)
+    if name == TINY:
+        return byte_tokenizer()
+    if name == PRETRAINED:
+        name = json.loads((PRETRAINED_RUN / "run.json").read_text())["config"]["model"]
+    return tokenizers.load_tokenizer(base_model_path() if name == EMBEDDED else path)
 
 
 def generate_text(
@@ -83,7 +108,9 @@ def generate_text(
     encoded = None
     if condition is not None:
         length = model.hypernet_config.condition_length if model.hypernet_config else 1
-        encoded = encode_condition(condition, tokenizer, length)[0]
+        encoded, cut = encode_condition(condition, tokenizer, length)
+        if cut and model.hypernet is not None:
+            _log.warning("the condition is cut to its first %d tokens: %r", length, condition)
         if model.hypernet is None:
             raise UserError(
                 "this model has no hypernetwork, so a condition cannot steer it; load a run folder "

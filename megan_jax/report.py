@@ -9,20 +9,21 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from megan_jax import config as configs
+from megan_jax.commands import command_line
 from megan_jax.data.example import Example
-from megan_jax.data.experiment import condition_length, encode
+from megan_jax.data.experiment import SUITE, condition_length, encode
 from megan_jax.evaluation.answers import conversation_answers
 from megan_jax.evaluation.plots import HeatMap, LossCurve
 from megan_jax.evaluation.report import Answer, ReportData, RunFacts, Sample, write_report
 from megan_jax.evaluation.results import POOLED
-from megan_jax.evaluation.run import evaluate_model, final_sources, read_splits
+from megan_jax.evaluation.run import evaluate_model
 from megan_jax.evaluation.terminal import print_results
 from megan_jax.models.model import Model, Params
 from megan_jax.parallel.axes import on_mesh
@@ -63,10 +64,12 @@ def peak_memory_gb() -> float:
 
 
 def conditions_of(examples: Sequence[Example], condition_type: str, count: int) -> list[Example]:
-    """One example for each of the first `count` conditions of a type."""
+    """One example for each of the first `count` conditions of a type; none without a condition."""
     found: dict[str, Example] = {}
     for example in examples:
-        if example.condition_type == condition_type and example.key not in found:
+        if example.condition is None or example.condition_type != condition_type:
+            continue
+        if example.key not in found:
             found[example.key] = example
         if len(found) == count:
             break
@@ -190,7 +193,7 @@ def samples(
         found.append(
             Sample(
                 condition_type=condition_type,
-                prompt=prompt.messages[-2].content,
+                prompt=prompt.messages[-2].content if len(prompt.messages) > 1 else "",
                 base=base,
                 answers=[
                     Answer(
@@ -215,6 +218,7 @@ def _facts(
 ) -> RunFacts:
     config, h = experiment.config, experiment.model.hypernet_config
     trainable = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(outcome.state.trainable))
+    everything = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(experiment.model.abstract()))
     steps = [r for r in read_metrics(run.metrics) if "tokens_seen" in r]
     git = run.info.get("git", {})
     hypernet = "none" if h is None else f"{h.kind}, R = {h.width}, {h.heads} head(s), {h.init}"
@@ -222,7 +226,7 @@ def _facts(
         model=config.model,
         hypernetwork=hypernet,
         trainable_parameters=trainable,
-        total_parameters=experiment.model.config.parameter_count + trainable,
+        total_parameters=everything,
         steps=int(outcome.state.step),
         train_tokens=int(steps[-1]["tokens_seen"]) if steps else None,
         eval_tokens=eval_tokens,
@@ -237,29 +241,45 @@ def _facts(
     )
 
 
-def _summary(model: str, trainable: int, frozen: bool) -> str:
-    """What was done, in two sentences."""
-    trained = (
-        f"{model} is frozen; a hypernetwork with {trainable:,} parameters"
+def _summary(experiment: Experiment, trainable: int, frozen: bool) -> str:
+    """What was done, in two or three sentences."""
+    config, h = experiment.config, experiment.model.hypernet_config
+    if h is None or h.kind == "none":
+        return f"{config.model} was trained without gates, {trainable:,} parameters in all."
+    start = (
+        f"{config.model} is frozen; {trainable:,} parameters were trained."
         if frozen
-        else f"{model} was trained, {trainable:,} parameters in all; its hypernetwork"
+        else f"{config.model} was trained, {trainable:,} parameters in all."
     )
-    return (
-        f"{trained} reads a condition written in plain text and sets the gates of the SwiGLU "
-        "blocks. The prompts do not say what the condition says."
+    if h.kind == "static":
+        return f"{start} The gates of its SwiGLU blocks are learned and read no condition."
+    start += (
+        " A hypernetwork reads a condition written in plain text and sets the gates of the SwiGLU "
+        "blocks."
     )
+    if config.data.placement != "none":
+        return f"{start} The prompts name the condition too."
+    if all(source.partition(":")[0] == SUITE for source in config.data.train):
+        return f"{start} The prompts do not say what the condition says."
+    return start
 
 
-def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began: float) -> None:
+def make_report(
+    experiment: Experiment,
+    run: RunFolder,
+    outcome: Outcome,
+    splits: Mapping[str, Sequence[Example]],
+    began: float,
+) -> None:
     """Evaluates the trained model and writes evaluation.json and report.html into the run folder.
 
     Args:
       experiment, run, outcome: of the finished training.
+      splits: what it is evaluated on; the first one also gives prompts and conditions.
       began: `time.monotonic()` when the command started.
     """
     config = experiment.config
     print("evaluating on held-out rows …", flush=True)
-    splits = read_splits(config, final_sources(config))
     with on_mesh(experiment.mesh, experiment.rules):
         params = experiment.params(outcome.state)
         base_params = experiment.original_target(outcome.state)
@@ -281,19 +301,19 @@ def make_report(experiment: Experiment, run: RunFolder, outcome: Outcome, began:
     facts = _facts(experiment, run, outcome, tokens, time.monotonic() - began)
     records = [r for r in read_metrics(run.metrics) if "loss" in r]
     base = next((r.base for r in evaluation.rows if r.condition_type == POOLED), None)
-    chat = f"python -m megan_jax.generate --model {run.path} --interactive"
+    chat = command_line("generate", ["--model", str(run.path), "--interactive"])
     data = ReportData(
         title="A language model steered by plain-text conditions",
         facts=facts,
         rows=evaluation.rows,
-        summary=(_summary(config.model, facts.trainable_parameters, base_params is None),),
+        summary=(_summary(experiment, facts.trainable_parameters, base_params is None),),
         curve=LossCurve([r["step"] for r in records], [r["loss"] for r in records], base=base),
         heat_maps=maps,
         heat_caption=HEAT_CAPTION,
         samples=spoken,
         commands=(
             ("Chat with it (/condition changes the condition)", chat),
-            ("Evaluate it again", f"python -m megan_jax.evaluate --workdir {run.path}"),
+            ("Evaluate it again", command_line("evaluate", ["--workdir", str(run.path)])),
         ),
     )
     write_report(run.report, data)

@@ -59,6 +59,12 @@ def main(argv: list[str]) -> int:
 
     config = configs.load(arguments.config, overrides)
     experiment = build(config)
+    splits = None
+    if config.report.enabled:
+        # Read now: what is missing must not be found out after the training.
+        from megan_jax.evaluation.run import final_sources, read_splits
+
+        splits = read_splits(config, final_sources(config))
     run, outcome = train(experiment, arguments.workdir, argv)
     if not outcome.finished:
         print(
@@ -67,10 +73,10 @@ def main(argv: list[str]) -> int:
         )
         return outcome.exit_code
     print(f"trained {config.train.steps} steps in {outcome.seconds:.0f} s: {run.path}")
-    if config.report.enabled:
+    if splits is not None:
         from megan_jax.report import make_report
 
-        make_report(experiment, run, outcome, began)
+        make_report(experiment, run, outcome, splits, began)
     return outcome.exit_code
 
 

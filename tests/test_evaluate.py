@@ -38,7 +38,7 @@ def measure(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict:
 def test_a_run_folder_is_measured_and_keeps_the_result(
     run: Path, data: Path, capsys: pytest.CaptureFixture[str]
 ):
-    found = measure(capsys, "--workdir", str(run), "--data", str(data))
+    found = measure(capsys, "--workdir", str(run), f"--config.data.eval={data}")
     (row,) = found["rows"]
     assert row["condition_type"] == "style" and row["examples"] == 18
     assert set(row["loss"]) == {"base", "matched", "mismatched", "none"}
@@ -47,6 +47,9 @@ def test_a_run_folder_is_measured_and_keeps_the_result(
     assert row["matched_minus_mismatched"]["low"] <= row["matched_minus_mismatched"]["high"]
     assert found["tokens"] > 0 and found["dropped"] == 0
     assert json.loads((run / "evaluation.json").read_text()) == found
+    # Other data says nothing about the run's own result.
+    other = measure(capsys, "--workdir", str(run), "--data", str(data), "--config.seed=1")
+    assert other != found and json.loads((run / "evaluation.json").read_text()) == found
 
 
 def test_the_table_names_types_and_says_what_it_means(
@@ -106,6 +109,8 @@ def test_the_batch_size_changes_the_speed_alone(
         (["--model", "tiny-random", "--data", "/nowhere.jsonl"], "/nowhere.jsonl"),
         (["--workdir", "RUN", "--config.data.eval="], "is no evaluation data"),
         (["--model", "tiny-random", "--data", "suite:seen"], "the suite has the splits"),
+        (["--workdir", "RUN", "--config.hypernet.width=8"], "can't be changed"),
+        (["--workdir", "RUN", "--config.dtype=bfloat16"], "can't be changed"),
         (["--model", "tiny-random", "--config.eval.batch=2"], "eval.batch_size"),
         (["--model", "tiny-random", "--config.eval.batch_size"], "needs a value"),
     ],

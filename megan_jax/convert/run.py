@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def convert_run(
       UserError: no run, a hypernetwork that the format can't hold, an unwritable target.
     """
     loaded = load_run(source)
+    tokenizer = loaded.tokenizer
     params: dict[str, Any] = jax.tree.map(np.asarray, loaded.params)
     steered = loaded.model.hypernet is not None
     if form == "megan-torch":
@@ -56,5 +58,9 @@ def convert_run(
             )
         save_hf(target, loaded.model.config, params["target"])
         params = {"target": params["target"]}
-    loaded.tokenizer.save(Path(target))
+    try:
+        tokenizer.save(Path(target))
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return sum(leaf.size for leaf in jax.tree.leaves(params))

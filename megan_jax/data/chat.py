@@ -253,7 +253,7 @@ def _skeleton(
 _NO_SYSTEM = (
     "the chat template has no place for a system message, and this prompt has one; use "
     "data.placement=query or none, leave system messages out of the data, or name another "
-    "data.chat_template."
+    "tokenizer.chat_template."
 )
 
 

@@ -130,6 +130,7 @@ class EvaluationSource:
       segments: S, the most segments a row has.
       unmatchable: [U] used examples that have a condition but no mismatched one, since their type
         has no other. They count in no mismatched batch.
+      has_mismatched: whether any used example has a mismatched condition.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class EvaluationSource:
         self._donors = {kind: condition_donors(index, kind, seed) for kind in CONDITIONS}
         usable = numbers[index.wording_counts[numbers] > 0]
         self.unmatchable = usable[self._donors["mismatched"][usable] == NONE]
-        self._any_mismatched = len(self.unmatchable) < len(usable)
+        self.has_mismatched = len(self.unmatchable) < len(usable)
 
     def batch(
         self, step: int, condition: str, process_index: int = 0, process_count: int = 1
@@ -187,7 +188,7 @@ class EvaluationSource:
         """
         check_condition(condition)
         donors, mismatched = self._donors[condition], condition.endswith("mismatched")
-        if mismatched and not self._any_mismatched:
+        if mismatched and not self.has_mismatched:
             raise UserError(
                 "no example has a mismatched condition: each condition type in the data "
                 f"({', '.join(self.table.index.types)}) has fewer than two conditions. "

@@ -58,7 +58,7 @@ def read_examples(
     types = tuple(config.data.types)
     for source in sources:
         name, _, split = source.partition(":")
-        chosen = tuple(config.data.conditions)
+        chosen: tuple[str, ...] = ()
         if name == SUITE:
             split = split or "train"
             if split not in SPLITS:
@@ -66,8 +66,8 @@ def read_examples(
                     f"data source {source!r}: the suite has the splits {', '.join(SPLITS)}."
                     f"{nearest(split, SPLITS)}"
                 )
-            if split.startswith("unseen"):
-                chosen = ()
+            if not split.startswith("unseen"):
+                chosen = tuple(config.data.conditions)
             limit = None if chosen else limit_per_type or None
             found = load_suite(split, types or None, limit_per_type=limit)
         else:

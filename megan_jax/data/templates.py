@@ -157,7 +157,7 @@ def resolve_template(tokenizer: Any, template: str | None = None) -> str:
     if template is None:
         if not tokenizer.chat_template:
             raise UserError(
-                "this tokenizer has no chat template; set data.chat_template to one of "
+                "this tokenizer has no chat template; set tokenizer.chat_template to one of "
                 f"{', '.join(FALLBACKS)} or to a template's source."
             )
         return tokenizer.chat_template

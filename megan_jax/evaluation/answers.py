@@ -126,24 +126,27 @@ def conversation_answers(
 
 def accuracy(
     examples: Sequence[Example], answers: dict[str, list[str | None]], mode: str
-) -> Accuracy:
-    """Shares of right answers over the examples that have one under every kind."""
+) -> Accuracy | None:
+    """Shares of right answers over the examples that have one under every kind; None without any.
+
+    `option_aware` compares an example without options exactly: there is nothing to look for.
+    """
     usable = [
         i for i in range(len(examples)) if all(texts[i] is not None for texts in answers.values())
     ]
+    if not usable:
+        return None
+
+    def right(text: str, example: Example) -> int:
+        own = "exact" if mode == "option_aware" and not example.options else mode
+        truth = example.messages[-1].content
+        return score_choice([text], [truth], mode=own, options=[example.options])[0]
 
     def share(kind: str) -> float | None:
-        if kind not in answers or not usable:
+        if kind not in answers:
             return None
-        return float(
-            np.mean(
-                score_choice(
-                    [answers[kind][i] or "" for i in usable],
-                    [examples[i].messages[-1].content for i in usable],
-                    mode=mode,
-                    options=[examples[i].options for i in usable],
-                )
-            )
-        )
+        return float(np.mean([right(answers[kind][i] or "", examples[i]) for i in usable]))
 
-    return Accuracy(share("matched") or 0.0, share("mismatched"), share("base"), len(usable))
+    matched = share("matched")
+    assert matched is not None
+    return Accuracy(matched, share("mismatched"), share("base"), len(usable))

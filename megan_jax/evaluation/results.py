@@ -63,7 +63,8 @@ class ResultRow:
     split: "seen" or "unseen" conditions, or the name of what else was evaluated.
     difference: matched - mismatched, negative where the right condition helps.
     base_difference: matched - base, negative where the trained model is below the base model.
-    failed: examples that could not be scored; they are in no other number of the row.
+    failed: examples that could not be scored or have no mismatched condition, where others have;
+        they are in no other number of the row.
     """
 
     condition_type: str
@@ -120,8 +121,10 @@ def result_rows(
     for split in dict.fromkeys(group.split for group in groups):
         members = [group for group in groups if group.split == split]
         rows += [_row([group], group.condition_type, seed, resamples) for group in members]
-        if len(members) > 1:
-            rows.append(_row(members, POOLED, seed, resamples))
+        # A type without another condition has no pairs; the pooled row is about those that have.
+        pooled = [group for group in members if group.mismatched is not None] or members
+        if len(pooled) > 1:
+            rows.append(_row(pooled, POOLED, seed, resamples))
     return rows
 
 

@@ -45,13 +45,15 @@ class Evaluation:
       rows: the table.
       groups: the losses of every example behind it.
       tokens: tokens that the model read, generation included.
-      dropped: examples that were left out because they do not fit a row.
+      dropped: examples that were left out: too long for a row, or without a response.
+      notes: a line for each kind of example that was cut or left out.
     """
 
     rows: list[ResultRow]
     groups: list[ExampleLosses]
     tokens: int
     dropped: int
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """The main finding and the table as plain JSON values."""
@@ -60,6 +62,7 @@ class Evaluation:
             "rows": [row_record(row) for row in self.rows],
             "tokens": self.tokens,
             "dropped": self.dropped,
+            "notes": list(self.notes),
         }
 
 
@@ -92,14 +95,16 @@ def evaluate_model(
         conditions = []
     plain = Model(model.config, None, model.precision)
     groups, read, dropped = [], 0, 0
+    notes: list[str] = []
     for split, examples in splits.items():
         source = evaluation_source(
             examples, tokenizer, config, round_up_rows(config.eval.batch_size)
         )
         dropped += len(examples) - len(source.admission.numbers)
+        notes += [f"{split}: {line}" for line in source.admission.report(config.data.row_length)]
         wanted = list(dict.fromkeys(["matched", *conditions, "none"]))
-        if len(source.unmatchable) == len(source.admission.numbers):
-            wanted.remove("mismatched") if "mismatched" in wanted else None
+        if not source.has_mismatched and "mismatched" in wanted:
+            wanted.remove("mismatched")
         if model.hypernet is None:
             wanted = ["none"]
         losses = response_losses(model, params, source, wanted, put, on_tokens)
@@ -119,10 +124,15 @@ def evaluate_model(
                 ],
                 np.int64,
             )
-            other = losses.get("mismatched", losses.get("shuffled"))
+            other, unpaired = losses.get("mismatched"), 0
             if other is not None:
-                # Only pairs are compared: an example without another condition leaves all rows.
-                members = members[other.tokens[members] > 0]
+                # Only pairs are compared, if the type has any.
+                paired = members[other.tokens[members] > 0]
+                if len(paired):
+                    unpaired = len(members) - len(paired)
+                    members = paired
+                else:
+                    other = None
             if len(members) == 0:
                 continue
             checked = [examples[i] for i in members if has_answer(examples[i])]
@@ -133,9 +143,10 @@ def evaluate_model(
                 texts: dict[str, list[str | None]] = {}
                 parts = [(plain, params if base_params is None else base_params, ["base"])]
                 if model.hypernet is not None:
-                    parts.append((model, params, ["matched", "mismatched"]))
-                for part, own, kinds in parts:
-                    made = generate_answers(part, own, checked, tokenizer, config, kinds)
+                    kinds = ["matched"] if other is None else ["matched", "mismatched"]
+                    parts.append((model, params, kinds))
+                for part, own, wanted_kinds in parts:
+                    made = generate_answers(part, own, checked, tokenizer, config, wanted_kinds)
                     texts |= made.texts
                     read += made.tokens
                 texts.setdefault("matched", texts["base"])
@@ -150,10 +161,11 @@ def evaluate_model(
                     mismatched=None if other is None else other.nll[members],
                     none=losses["none"].nll[members],
                     accuracy=found,
+                    failed=unpaired,
                 )
             )
     rows = result_rows(groups, seed=config.seed, resamples=config.eval.resamples)
-    return Evaluation(rows, groups, read, dropped)
+    return Evaluation(rows, groups, read, dropped, tuple(notes))
 
 
 def _sources(config: ConfigDict, splits: Sequence[str]) -> tuple[str, ...]:

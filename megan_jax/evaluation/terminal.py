@@ -40,7 +40,7 @@ def cells(row: ResultRow) -> tuple[str, ...]:
     return (
         row.condition_type,
         row.split,
-        f"{row.examples:,}" + (f" (+{row.failed} failed)" if row.failed else ""),
+        f"{row.examples:,}" + (f" (+{row.failed} left out)" if row.failed else ""),
         f"{row.tokens:,}",
         _number(row.base),
         _number(row.matched),

@@ -19,6 +19,7 @@ from megan_jax import loading
 from megan_jax.data.batch import Batch
 from megan_jax.errors import UserError
 from megan_jax.models.model import Model, Params
+from megan_jax.models.rotary import check_length
 from megan_jax.parallel.axes import AxisRules, make_mesh
 from megan_jax.training import optimizer as optimizers
 from megan_jax.training import trainable as filters
@@ -110,6 +111,7 @@ def build(config: ConfigDict) -> Experiment:
     check_batch(config.train.batch_size // config.train.microbatches, mesh, "train.batch_size")
     precision = loading.precision(config)
     base = loading.load_base(config.model, precision.compute, config.tokenizer.path)
+    check_length(base.config, config.data.row_length)
     hypernet = configs.hypernet_config(config)
     if base.hypernet is not None and not config.hypernet_from:
         hypernet = _same_shape(base.hypernet, hypernet, config.model)
