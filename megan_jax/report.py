@@ -214,7 +214,7 @@ def _facts(
     run: RunFolder,
     outcome: Outcome,
     eval_tokens: int,
-    seconds: float,
+    seconds: float | None,
 ) -> RunFacts:
     config, h = experiment.config, experiment.model.hypernet_config
     trainable = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(outcome.state.trainable))
@@ -298,7 +298,9 @@ def make_report(
         spoken, spoken_tokens = samples(experiment, params, base_params, first)
     tokens = evaluation.tokens + map_tokens + spoken_tokens
     print_results(evaluation.rows)
-    facts = _facts(experiment, run, outcome, tokens, time.monotonic() - began)
+    # The time of a run that was interrupted is not this command's.
+    seconds = None if outcome.first_step else time.monotonic() - began
+    facts = _facts(experiment, run, outcome, tokens, seconds)
     records = [r for r in read_metrics(run.metrics) if "loss" in r]
     base = next((r.base for r in evaluation.rows if r.condition_type == POOLED), None)
     chat = command_line("generate", ["--model", str(run.path), "--interactive"])

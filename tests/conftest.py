@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 _EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
 
+# Set by launch.sh: what the commands print depends on it.
+os.environ.pop("MEGAN_LAUNCHER", None)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "--xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_EIGHT_DEVICES}".strip()

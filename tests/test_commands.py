@@ -172,6 +172,12 @@ def test_a_full_disk_behind_stdout(count):
     )
 
 
+def test_what_launch_sh_started_goes_on_through_it(monkeypatch):
+    monkeypatch.setenv("MEGAN_LAUNCHER", "/my code/launch.sh")
+    line = command_line("train", ["--workdir", "runs/x"])
+    assert shlex.split(line) == ["/my code/launch.sh", "train", "--workdir", "runs/x"]
+
+
 def test_the_command_line_can_be_pasted():
     line = command_line("train", ["--config", "a b.py:x", "--workdir", "runs/$HOME"])
     assert line.startswith("python -m megan_jax.train ")

@@ -9,6 +9,7 @@ import pytest
 
 from megan_jax import generate
 from megan_jax.commands import run_command
+from megan_jax.data.requests import Request
 from megan_jax.errors import UserError
 from tests.runs import run_training
 
@@ -103,6 +104,27 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(run: Path, 
     source.write_text('{"prompt": "Word 1?"}')
     with pytest.raises(UserError, match="no such folder"):
         ask(run, "--input", str(source), "--output", str(tmp_path / "none" / "out.jsonl"))
+
+
+def test_answers_before_a_row_that_fails_are_kept(tmp_path: Path):
+    rows = [Request({"prompt": text}, ({"role": "user", "content": text},), None) for text in "abc"]
+
+    def answer(messages: list[dict[str, str]], condition: str | None) -> str:
+        if messages[0]["content"] == "c":
+            raise UserError("too long.")
+        return "fine"
+
+    target = tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match=r"row 3: too long\..*out\.jsonl\.partial"):
+        generate.write_answers(rows, target, answer)
+    assert not target.exists()
+    kept = (tmp_path / "out.jsonl.partial").read_text().splitlines()
+    assert [json.loads(line) for line in kept] == [
+        {"prompt": "a", "response": "fine"},
+        {"prompt": "b", "response": "fine"},
+    ]
+    generate.write_answers(rows[:2], target, answer)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
 def test_the_command_ends_with_one_line_and_no_traceback(capsys: pytest.CaptureFixture[str]):

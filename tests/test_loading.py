@@ -110,3 +110,18 @@ def test_a_model_without_a_hypernetwork_takes_no_condition():
     tokenizer = loading.load_base("tiny-random").tokenizer
     with pytest.raises(UserError, match="no hypernetwork"):
         megan_jax.generate_text(model, params, tokenizer, "hello", "kindly", max_new_tokens=2)
+
+
+def test_the_public_tokenizer_takes_the_names_that_models_have(run: Path):
+    own = megan_jax.load_tokenizer("tiny-random")
+    assert own.encode("hello") == megan_jax.load_tokenizer(run).encode("hello")
+    with pytest.raises(UserError, match="/nowhere"):
+        megan_jax.load_tokenizer("/nowhere")
+
+
+def test_a_condition_that_is_cut_is_said(run: Path, caplog: pytest.LogCaptureFixture):
+    model, params = megan_jax.from_pretrained(run)
+    tokenizer = megan_jax.load_tokenizer(run)
+    with caplog.at_level("WARNING", "megan_jax"):
+        megan_jax.generate_text(model, params, tokenizer, "Word?", "say " * 40, max_new_tokens=1)
+    assert "cut to its first 24 tokens" in caplog.text

@@ -32,7 +32,8 @@ from megan_jax.run_folder import user_errors, write_text
 class RunFacts:
     """What was run, on what, at what cost; what is None is left out of the page.
 
-    train_tokens, eval_tokens: tokens that went through the model. wall_seconds: the whole run.
+    train_tokens, eval_tokens: tokens that went through the model. wall_seconds: the whole run
+        (None where it was interrupted and taken up again).
     matmul_gflops: measured on this machine, to judge the time by. peak_memory_gb: of the process.
     config: flat, key to value. extra: further facts by their label.
     """

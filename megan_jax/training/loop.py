@@ -40,6 +40,7 @@ class Outcome:
       exit_code: for the command.
       seconds: spent in the loop, evaluation included.
       signal: what stopped it, for the message.
+      first_step: where this call took up the run; 0: at its beginning.
     """
 
     state: State
@@ -47,6 +48,7 @@ class Outcome:
     exit_code: int
     seconds: float
     signal: str = ""
+    first_step: int = 0
 
 
 def fingerprints(experiment: Experiment, data: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -180,6 +182,7 @@ def _loop(
         exit_code=0 if step >= total else interrupts.exit_code,
         seconds=time.monotonic() - began,
         signal=interrupts.name,
+        first_step=start,
     )
 
 
