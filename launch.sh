@@ -18,7 +18,7 @@ quickstart() {
   cd "$root"
   # Its batch of a few rows is made for one device.
   export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-0}"
-  note "Training, then evaluating, the quickstart: about ten minutes on two cores."
+  note "Training, then evaluating, the quickstart: ten to fifteen minutes on two cores."
   run "$venv/bin/python" -m megan_jax.train \
     --config experiments/quickstart.py --workdir runs/quickstart
 }

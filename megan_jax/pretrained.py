@@ -87,7 +87,8 @@ def generate_text(
       temperature: 0 decodes greedily.
       top_p: mass of the most likely tokens that are drawn from.
       seed: of the sampling.
-      chat_template: the tokenizer's own by default; `llama3`, `llama2`, `chatml` or Jinja2.
+      chat_template: `llama3`, `llama2`, `chatml` or Jinja2; the tokenizer's own by default. A run
+        wants the one that it was trained with, `tokenizer.chat_template` in its run.json.
       date: what a template prints as today's, ISO.
 
     Returns:
