@@ -100,7 +100,7 @@ class Machine:
     def launch(self, *arguments: str, code: int = 0, cwd: Path | None = None, **environment: str):
         """Runs launch.sh, checks its exit code, returns (stdout, stderr)."""
         process = self.start(*arguments, cwd=cwd, **environment)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
         return out, err
 
@@ -411,7 +411,7 @@ def test_an_interrupted_installation_starts_anew(machine: Machine) -> None:
     process = machine.start("setup", FAKE_PIP_HANGS="1")
     machine.wait_for("pip")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     assert not Path(f"{machine.venv}.lock").exists()
     machine.calls()
@@ -443,7 +443,7 @@ def test_a_second_setup_waits_for_the_first(machine: Machine) -> None:
     time.sleep(0.5)
     assert process.poll() is None and machine.calls() == []
     shutil.rmtree(lock)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "Waiting for another launch.sh" in err
 
 
@@ -543,7 +543,7 @@ def test_training_hears_of_a_signal_once_and_is_waited_for(
     process = machine.start(FAKE_TRAINING="1")
     machine.wait_for("training")
     process.send_signal(sent)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == code
     calls = machine.calls()
     assert calls[1:] == [f"saved on {heard}"], "told once, and nothing is run after it"

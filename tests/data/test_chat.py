@@ -244,7 +244,7 @@ def test_llama2_wants_turns_to_alternate():
 
 def test_a_tokenizer_without_template():
     with pytest.raises(
-        UserError, match=r"no chat template; set data.chat_template to one of chatml"
+        UserError, match=r"no chat template; set tokenizer.chat_template to one of chatml"
     ):
         encode_chat(tiny_tokenizer("llama2"), None, "", [USER])
 
