@@ -29,6 +29,9 @@ MODEL = tiny_model(
     attention_bias=True,
 )
 
+# Float32 sums over a split axis are taken in another order: some 1e-6 of a gradient's norm.
+ROUNDING = 1e-5
+
 
 @functools.cache
 def case():
@@ -75,7 +78,7 @@ def test_loss_and_gradients_equal_one_device(shape: dict[str, int]):
     value, grads, params = run(make_mesh(shape), AxisRules())
     wanted, wanted_grads = single()
     assert float(value) == pytest.approx(wanted, rel=1e-6)
-    assert_trees_close(grads, wanted_grads, 1e-6)
+    assert_trees_close(grads, wanted_grads, ROUNDING)
     # The weights really lay apart.
     kernel = params["target"]["layers"]["mlp"]["gate_proj"]["kernel"]
     pieces = shape["fsdp"] * shape.get("tensor", 1)
@@ -87,6 +90,6 @@ def test_other_rules_give_the_same():
     rules = AxisRules.from_mapping({"mlp": (), "act_mlp": (), "hyper": "tensor", "act_length": ()})
     value, grads, params = run(make_mesh({"fsdp": 4, "tensor": 2}), rules)
     assert float(value) == pytest.approx(single()[0], rel=1e-6)
-    assert_trees_close(grads, single()[1], 1e-6)
+    assert_trees_close(grads, single()[1], ROUNDING)
     kernel = params["hyper"]["query_proj"]["kernel"]
     assert {shard.data.shape for shard in kernel.addressable_shards} == {(4, 4)}
