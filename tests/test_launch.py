@@ -92,6 +92,8 @@ class Machine:
             [str(self.repository / "launch.sh"), *arguments],
             cwd=cwd or self.folder,
             env=self.environment | environment,
+            # A run in the background ignores SIGINT, and its children could not hear it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
