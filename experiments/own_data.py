@@ -1,6 +1,6 @@
 """A hypernetwork for your own model and data, to be set on the command line.
 
-    python -m megan_jax.train --config experiments/own_data.py --workdir runs/mine \
+    python -m megan_jax.train --config experiments/own_data.py --workdir runs/mine \\
         --config.model=MODEL --config.data.train=train.jsonl --config.data.eval=valid.jsonl
 
 MODEL is a Hugging Face Llama folder, a GGUF file or a MeGan checkpoint; docs/data.md has the format

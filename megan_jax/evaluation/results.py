@@ -227,7 +227,8 @@ def _paragraph(rows: Sequence[ResultRow], split: str) -> str:
     """What holds on a split: the pooled difference, the single types, and the base model."""
     own, whole = _types_and_whole(rows, split)
     name = split_name(split)
-    name = name[0].upper() + name[1:]
+    if split in SPLITS:  # the name of a file stays as it is
+        name = name[0].upper() + name[1:]
     if whole is None or whole.difference is None:
         losses = [f"{row.name} {row.matched:.3f} (base model {row.base:.3f})" for row in own]
         return f"{name}: response loss {_listing(losses)}; no mismatched condition was measured."

@@ -214,3 +214,9 @@ def test_print_results_where_the_encoding_lacks_letters():
     ascii_only = io.TextIOWrapper(raw, "ascii", write_through=True)
     print_results(result_rows([group("task", 0.2)]), ascii_only)
     assert b"?0." in raw.getvalue()
+
+
+def test_a_file_keeps_its_name_in_the_finding():
+    rows = [row(-0.3, -0.1, kind=kind, split="mine.jsonl") for kind in ("task", "style")]
+    assert finding(rows).sentences[0].startswith("mine.jsonl")
+    assert finding([row(-0.3, -0.1, split="seen")]).sentences[0].startswith("Seen conditions")
