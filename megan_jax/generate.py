@@ -113,7 +113,7 @@ def main(argv: list[str]) -> int:
         from megan_jax.data.requests import read_requests
         from megan_jax.run_folder import check_writable
 
-        read_requests(Path(arguments.input), condition)
+        requests = read_requests(Path(arguments.input), condition)
         check_writable(arguments.output)
 
     import jax
@@ -152,7 +152,10 @@ def main(argv: list[str]) -> int:
     elif arguments.interactive:
         chat(answer, condition)
     else:
-        requests = read_requests(Path(arguments.input), condition, data.placement, data.expression)
+        # Read again only where the run asks for another form: a pipe can be read once.
+        form = (data.placement, data.expression)
+        if form != ("none", "raw"):
+            requests = read_requests(Path(arguments.input), condition, *form)
         write_answers(requests, Path(arguments.output), answer)
     return 0
 
